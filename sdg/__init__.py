@@ -1,0 +1,51 @@
+"""Structured Defect Grounding for text-to-image models: where, what, why and how much a picture fails.
+
+Importing this package is light: torch, transformers and gradio are loaded by the names that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Defect": "sdg.defects",
+    "DefectSet": "sdg.defects",
+    "DefectType": "sdg.defects",
+    "parse_response": "sdg.response",
+    "render_response": "sdg.response",
+    "ResponseFormatError": "sdg.response",
+    "SDGDetector": "sdg.detector",
+    "SDGEval": "sdg.evaluation",
+}
+
+__all__ = [
+    "Defect",
+    "DefectSet",
+    "DefectType",
+    "ResponseFormatError",
+    "SDGDetector",
+    "SDGEval",
+    "parse_response",
+    "render_response",
+]
+
+if TYPE_CHECKING:
+    from sdg.defects import Defect, DefectSet, DefectType
+    from sdg.detector import SDGDetector
+    from sdg.evaluation import SDGEval
+    from sdg.response import ResponseFormatError, parse_response, render_response
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'sdg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
