@@ -1,0 +1,47 @@
+"""What the detector asks of whatever produces text: a batch of pictures and instructions in, texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class CheckpointError(OSError):
+    """A checkpoint that could not be loaded; the message says what was tried and what to do."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer of a model.
+
+    Args:
+        text: the whole answer, without padding and end marks.
+        prompt_tokens: length of the prompt, picture included, in tokens; None where the engine cannot know.
+        new_tokens: length of the answer in tokens; None where the engine cannot know.
+        seconds: wall-clock time of the batch that the answer came in, divided by its size.
+        finished: False where the answer was cut off at the limit of new tokens.
+    """
+
+    text: str
+    prompt_tokens: int | None
+    new_tokens: int | None
+    seconds: float
+    finished: bool
+
+
+class Engine(Protocol):
+    """A source of text. ``name`` is the model's name as results report it."""
+
+    name: str
+
+    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Generation]:
+        """Answer a batch: one RGB picture and one instruction each; as many answers, in the same order."""
+        ...
+
+    def stream(self, image: Image.Image, prompt: str) -> Iterator[str]:
+        """Answer one picture piece by piece; the pieces joined are the text."""
+        ...

@@ -1,0 +1,55 @@
+"""Small stand-ins with random weights: a Qwen3-VL built from config, its processor, its checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
+
+from sdg.training import tiny
+
+WORDS = ["caption: a red car by the green tree ; find what is wrong with the picture", "the left hand is melted"]
+
+
+def digit_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer without merges, in which a number is spelt digit by digit, as Qwen's own does."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in tiny.SPECIAL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+    )
+
+
+def build(digits: bool = False, seed: int = 0, **sizes: int) -> tuple[Qwen3VLForConditionalGeneration, Any]:
+    """A model and its processor, small enough for a test; ``digits`` spells numbers digit by digit."""
+    processor = tiny.build_processor(WORDS)
+    if digits:
+        processor = type(processor)(
+            image_processor=processor.image_processor,
+            tokenizer=digit_tokenizer(),
+            chat_template=processor.chat_template,
+        )
+    small: dict[str, Any] = {"hidden": 48, "vision_layers": 3, "text_layers": 2, "text_mlp": 64, "vision_mlp": 64}
+    return tiny.build_model(processor, seed=seed, **(small | sizes)).eval(), processor
+
+
+def save_checkpoint(folder: Path, **options: Any) -> Path:
+    """A stand-in checkpoint folder, as transformers saves one."""
+    model, processor = build(**options)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (128, 128)) -> Image.Image:
+    """A picture of coloured noise in 16-pixel squares, (width, height)."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 255, (-(-size[1] // 16), -(-size[0] // 16), 3), dtype=np.uint8)
+    return Image.fromarray(np.kron(small, np.ones((16, 16, 1), np.uint8))[: size[1], : size[0]])
