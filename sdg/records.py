@@ -1,7 +1,7 @@
 """One annotated picture, and the row that it becomes in a data set.
 
-A :class:`Record` is what readers yield, the microworld draws and training consumes. :func:`features` declares the columns,
-:func:`to_row` and :func:`from_row` convert, so that records survive parquet, streaming and the Hub.
+A :class:`Record` is what readers yield, the microworld draws and training consumes. :func:`features` declares the
+columns, :func:`to_row` and :func:`from_row` convert, so that records survive parquet, streaming and the Hub.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Record:
     Args:
         image: RGB picture.
         caption: the prompt; empty where none is known.
-        defects: the true defects, boxes on the 0..1000 grid; ``defects.reasoning`` is the think text. A clean picture has
-            an empty set; a picture that nobody looked at has no record.
+        defects: the true defects, boxes on the 0..1000 grid; ``defects.reasoning`` is the think text. A clean picture
+            has an empty set; a picture that nobody looked at has no record.
         id: unique within the data set.
         generator: name of the model that made the picture.
         split: ``train``, ``validation`` or ``test``.
-        kinds: finer name of each defect, aligned with ``defects`` (the microworld's ``smear``, ``wrong_colour``, …), or empty.
+        kinds: finer name of each defect, aligned with ``defects`` (the microworld's ``smear`` and the like), or empty.
         objects: what the picture shows, back to front, as ``{"kind", "colour", "box"}``; known for drawn pictures only.
         clean_image: the same scene without artifacts; known for drawn pictures only.
         provenance: where the record comes from, JSON values.

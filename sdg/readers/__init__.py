@@ -1,1 +1,1 @@
-"""Readers of released layouts, one a file. Each yields :class:`sdg.records.Record` and takes the order of its boxes openly."""
+"""Readers of released layouts, one a file. Each yields records and takes the order of its boxes openly."""
