@@ -1,0 +1,91 @@
+"""Data sets of records for training: loading them, and batches of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Sampler
+
+from sdg.boxes import BoxOrder
+from sdg.readers.sdg30k import read_sdg30k
+from sdg.records import features, load_records, to_row
+
+OBJECT_CHARACTERS = 90
+"""Length of an answer object around its description."""
+
+
+def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder = "xyxy") -> Any:
+    """Rows of records as a ``datasets.Dataset``; pictures stay encoded until they are used.
+
+    Args:
+        source: a parquet file of records, a folder of them, or a snapshot of SDG-30K.
+        split: of an SDG-30K snapshot.
+        order: box order of an SDG-30K snapshot.
+    """
+    import datasets
+
+    root = Path(source)
+    if (root / "annotations").is_dir():
+        generator = {"root": str(root), "split": split, "order": order}
+        data = datasets.Dataset.from_generator(_sdg30k_rows, gen_kwargs=generator, features=features())
+    else:
+        data = load_records(root)
+    return data.cast_column("image", datasets.Image(decode=False))
+
+
+def _sdg30k_rows(root: str, split: str, order: BoxOrder) -> Iterator[dict[str, Any]]:
+    stand_in = Image.new("RGB", (1, 1))
+    for record in read_sdg30k(root, split, order=order):
+        path = str(Path(root) / record.provenance["file"])
+        yield to_row(replace(record, image=stand_in)) | {"image": {"bytes": None, "path": path}}
+
+
+def text_length(row: Mapping[str, Any]) -> int:
+    """Characters that a row's caption, think text and answer take, roughly: what batches are grouped by."""
+    answer = sum(OBJECT_CHARACTERS + len(d["reason"] or "") for d in row["defects"])
+    return len(row["caption"] or "") + len(row["reasoning"] or "") + answer
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """Indices in an order in which ``batch_size`` neighbours are of like length.
+
+    The shuffled indices are cut into pools, a pool is sorted by length and cut into batches, and the batches of the
+    whole epoch are shuffled again, so that long and short batches follow one another at random.
+
+    Args:
+        lengths: of every example.
+        batch_size: neighbours that will make one batch.
+        pool: batches to a pool; 1 groups nothing.
+        seed: of the order; every epoch has its own, and the same again after a restart.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, pool: int = 8, seed: int = 0) -> None:
+        if pool < 1:
+            raise ValueError(f"pool={pool} batches: a pool has at least one")
+        self.lengths = np.asarray(lengths)
+        self.batch_size, self.pool, self.seed, self.epoch = batch_size, pool, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        whole = len(order) // self.batch_size * self.batch_size
+        batches: list[np.ndarray] = []
+        for start in range(0, whole, self.batch_size * self.pool):
+            chosen = order[start : min(start + self.batch_size * self.pool, whole)]
+            chosen = chosen[np.argsort(self.lengths[chosen], kind="stable")]
+            batches += [chosen[i : i + self.batch_size] for i in range(0, len(chosen), self.batch_size)]
+        for index in rng.permutation(len(batches)):
+            yield from batches[index].tolist()
+        yield from order[whole:].tolist()
