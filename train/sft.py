@@ -3,7 +3,8 @@
     python train/sft.py --config train/configs/sft_tiny.yaml
     accelerate launch train/sft.py --config train/configs/sft_qwen3vl_4b.yaml
 
-Every option of the two dataclasses and of ``trl.SFTConfig`` can be given in the file or on the command line, which wins.
+Every option of the dataclasses below and of ``trl.SFTConfig`` can stand in the file or on the command line; the
+command line wins.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ class DataArguments:
     max_new_tokens: int = field(default=4096, metadata={"help": "Longest answer."})
     generation_batch_size: int = field(default=64, metadata={"help": "Pictures answered at a time in evaluation."})
     prompt: str | None = field(default=None, metadata={"help": "Instruction with {caption}; default: the library's."})
-    prompt_without_caption: str | None = field(
-        default=None, metadata={"help": "Instruction where there is no caption."}
-    )
+    prompt_without_caption: str | None = field(default=None, metadata={"help": "Instruction without a caption."})
     made_for: str | None = field(default=None, metadata={"help": "The world that the checkpoint knows, in words."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 

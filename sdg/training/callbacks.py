@@ -18,9 +18,10 @@ from sdg.prompts import Prompt
 from sdg.records import Record
 from sdg.training.checkpoint import save_detector
 
-CURVE_KEYS = tuple(
-    f"{t}/{m}" for t in ("artifact", "misalignment") for m in ("box_f1@0.5", "box_f1@0.1", "cln_acc")
-) + ("parse_rate",)
+CURVE_KEYS = (
+    *(f"{t}/{m}" for t in ("artifact", "misalignment") for m in ("box_f1@0.5", "box_f1@0.1", "cln_acc")),
+    "parse_rate",
+)
 
 
 def mean_f1(metrics: dict[str, Any]) -> float:

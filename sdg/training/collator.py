@@ -1,7 +1,7 @@
 """Records into batches: the chat around the target, coordinate jitter, labels for the dense heads.
 
-The collator takes rows of :func:`sdg.records.features` (or :class:`sdg.records.Record`), so that a data set is read as it
-lies on disk and every epoch sees its boxes jittered anew.
+The collator takes rows of :func:`sdg.records.features` (or :class:`sdg.records.Record`), so that a data set is read as
+it lies on disk and every epoch sees its boxes jittered anew.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class SFTCollator:
         if self.max_length and length > self.max_length:
             worst = max(range(len(records)), key=lambda i: len(prompts[i]) + len(targets[i]))
             raise ValueError(
-                f"record {records[worst].id!r} is {length} tokens long, max_length={self.max_length}: raise max_length or "
-                f"leave the record out"
+                f"record {records[worst].id!r} is {length} tokens long, max_length={self.max_length}: "
+                "raise max_length or leave the record out"
             )
         ids = torch.full((len(records), length), self._pad)
         labels = torch.full((len(records), length), IGNORE)

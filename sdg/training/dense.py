@@ -38,7 +38,9 @@ class DenseVocabulary:
     @classmethod
     def of(cls, rows: Iterable[Any]) -> DenseVocabulary:
         """The names that occur in rows of :func:`sdg.records.features` (image column not needed)."""
-        kinds, colours, artifacts = set(), set(), set()
+        kinds: set[str] = set()
+        colours: set[str] = set()
+        artifacts: set[str] = set()
         for row in rows:
             for thing in row["objects"] or ():
                 kinds.add(thing["kind"])
@@ -80,10 +82,8 @@ def dense_labels(records: Sequence[Record], grids: Tensor, vocabulary: DenseVoca
         dense_kind, dense_colour, dense_artifact (N,), class indices; dense_object_box, dense_artifact_box (N, 4), in
         0..1, absolute, and NaN where there is none. The front-most object wins, and the smallest artifact.
     """
-    indices = {
-        name: {word: i for i, word in enumerate(getattr(vocabulary, name))}
-        for name in ("kinds", "colours", "artifacts")
-    }
+    names = ("kinds", "colours", "artifacts")
+    indices = {name: {word: i for i, word in enumerate(getattr(vocabulary, name))} for name in names}
     parts: dict[str, list[np.ndarray]] = {
         name: [] for name in ("kind", "colour", "artifact", "object_box", "artifact_box")
     }

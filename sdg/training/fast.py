@@ -1,7 +1,7 @@
 """Qwen3-VL's forward pass on a CPU, rearranged: the same numbers, more pictures a second.
 
-transformers runs the attention of the vision tower picture by picture and embeds patches with a 3-D convolution, which a
-CPU does slowly. When all pictures of a batch have the same size, one batched product does. The patches sit on the
+transformers runs the attention of the vision tower picture by picture and embeds patches with a 3-D convolution, which
+a CPU does slowly. When all pictures of a batch have the same size, one batched product does. The patches sit on the
 instances of one model and can be taken off; weights, names and saved files are untouched.
 """
 
@@ -17,22 +17,25 @@ from torch.nn import functional as F
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``x`` (..., n, heads, d) by ``cos`` and ``sin`` (n, 1, d/2), which repeat over both halves."""
+    """Rotary embedding of ``x`` (..., n, heads, d) by ``cos`` and ``sin`` (n, 1, d/2), the same for both halves."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """Attention by two products and a softmax; on a CPU in bfloat16 quicker than the fused kernel at a few hundred tokens.
+    """Attention by two products and a softmax: on a CPU quicker than the fused kernel at a few hundred tokens.
 
     Args:
-        query, key, value: (B, heads, n, d).
+        query: (B, n, heads, d).
+        key: (B, n, heads, d).
+        value: (B, n, heads, d).
         scaling: factor on the products.
         mask: added to the scores, broadcast to (B, heads, n, n), or None.
 
     Returns:
         (B, n, heads * d).
     """
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
     if mask is not None:
         scores = scores + mask
@@ -53,8 +56,7 @@ def _vision_attention(module: Any, original: Any) -> Any:
         qkv = module.qkv(hidden_states).view(batch, n, 3, module.num_heads, -1)
         cos, sin = (part[:, :half].reshape(shape).to(qkv.dtype) for part in (cos, sin))
         query, key, value = qkv.unbind(2)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        out = attend(*(part.transpose(1, 2) for part in (query, key, value)), module.scaling)
+        out = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, module.scaling)
         return module.proj(out.reshape(hidden_states.shape[0], -1))
 
     return forward
@@ -82,13 +84,13 @@ def _text_attention(module: Any, original: Any) -> Any:
         value = module.v_proj(hidden_states).view(shape)
         half = module.head_dim // 2
         cos, sin = (part[..., None, :half].to(query.dtype) for part in position_embeddings)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        key = _rotate(key, cos, sin)
         repeats = module.num_key_value_groups
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, dim=2), value.repeat_interleave(repeats, dim=2)
         n = hidden_states.shape[1]
         mask = torch.full((n, n), float("-inf"), dtype=query.dtype).triu(1)
-        out = attend(*(part.transpose(1, 2) for part in (query, key, value)), module.scaling, mask)
+        out = attend(_rotate(query, cos, sin), key, value, module.scaling, mask)
         return module.o_proj(out), None
 
     return forward

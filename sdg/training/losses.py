@@ -10,7 +10,7 @@ from sdg.boxes import GRID
 
 
 def soft_targets(sigma: float, size: int = GRID + 1) -> Tensor:
-    """Row v: a Gaussian of ``sigma`` grid units round the number v, over the numbers 0..size-1; (size, size), rows sum to 1."""
+    """Row v: a Gaussian of ``sigma`` round the number v, over the numbers 0..size-1; (size, size), rows sum to 1."""
     values = torch.arange(size, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((values[:, None] - values) / sigma) ** 2)
     return weights / weights.sum(dim=1, keepdim=True)
@@ -35,24 +35,27 @@ def target_loss(
         coordinate_weight: weight of a coordinate beside another token.
 
     Returns:
-        ``loss``, the weighted mean over target tokens; ``text`` and ``coordinate``, the means of each sort (0 where a
-        batch has none of the sort).
+        ``loss``, the weighted mean over target tokens; ``weight``, the sum of their weights; ``text`` and
+        ``coordinate``, the means of each sort, where the batch has any.
+
+    Raises:
+        ValueError: for coordinates without numbers and targets.
     """
     flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
     label = labels[:, 1:].reshape(-1)
     place = torch.full_like(label, -1) if coordinates is None else coordinates[:, 1:].reshape(-1)
-    is_text = (label >= 0) & (place < 0)
-    zero = flat.sum() * 0
-    text = F.cross_entropy(flat[is_text], label[is_text], reduction="sum") if is_text.any() else zero
-    n_text = is_text.sum()
     is_place = place >= 0
-    if not is_place.any():
-        mean = text / n_text.clamp(min=1)
-        return {"loss": mean, "text": mean.detach(), "coordinate": zero.detach()}
-    assert numbers is not None and targets is not None, "soft coordinates need the numbers' ids and soft targets"
-    chosen = flat[is_place]
-    log_p = chosen[:, numbers] - chosen.logsumexp(dim=1, keepdim=True)
-    coordinate = -(targets[place[is_place]] * log_p).sum()
-    n_place = is_place.sum()
-    loss = (text + coordinate_weight * coordinate) / (n_text + coordinate_weight * n_place)
-    return {"loss": loss, "text": (text / n_text.clamp(min=1)).detach(), "coordinate": (coordinate / n_place).detach()}
+    is_text = (label >= 0) & ~is_place
+    text = F.cross_entropy(flat[is_text], label[is_text], reduction="sum")
+    total, weight = text, is_text.sum().float()
+    parts = {"text": (text / is_text.sum().clamp(min=1)).detach()}
+    if is_place.any():
+        if numbers is None or targets is None:
+            raise ValueError("coordinates are given: numbers and targets must be, too")
+        chosen = flat[is_place]
+        log_p = chosen[:, numbers] - chosen.logsumexp(dim=1, keepdim=True)
+        coordinate = -(targets[place[is_place]] * log_p).sum()
+        total = total + coordinate_weight * coordinate
+        weight = weight + coordinate_weight * is_place.sum()
+        parts["coordinate"] = (coordinate / is_place.sum()).detach()
+    return parts | {"loss": total / weight.clamp(min=1), "weight": weight}

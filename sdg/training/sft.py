@@ -43,9 +43,7 @@ class DetectorSFTConfig(SFTConfig):
     """
 
     coordinate_jitter: int = field(default=10, metadata={"help": "Coordinate jitter in grid units; 0 turns it off."})
-    coordinate_sigma: float = field(
-        default=0.0, metadata={"help": "Width of soft coordinate targets; 0: hard targets."}
-    )
+    coordinate_sigma: float = field(default=0.0, metadata={"help": "Width of soft coordinate targets; 0: hard."})
     coordinate_weight: float = field(default=2.0, metadata={"help": "Weight of a soft coordinate beside a token."})
     dense_weight: float = field(default=0.0, metadata={"help": "Weight of the dense heads' loss; 0: no heads."})
     muon: bool = field(default=False, metadata={"help": "Muon for matrices, AdamW for the rest."})
@@ -69,6 +67,8 @@ class DetectorSFTTrainer(SFTTrainer):
             :class:`~sdg.training.collator.SFTCollator`.
     """
 
+    args: DetectorSFTConfig
+
     def __init__(self, *, vocabulary: DenseVocabulary | None = None, **kwargs: Any) -> None:
         args: DetectorSFTConfig = kwargs["args"]
         model = kwargs["model"]
@@ -81,7 +81,9 @@ class DetectorSFTTrainer(SFTTrainer):
             if args.world_size > 1:
                 raise ValueError("dense_weight needs one process: the dense heads are not kept equal between several")
             self.dense_heads = DenseHeads(model.config.text_config.hidden_size, vocabulary).to(model.device)
-        self._numbers = self._soft = None
+        self._numbers: Tensor | None = None
+        self._soft: Tensor | None = None
+        self._typical: float | None = None
         if args.coordinate_sigma:
             self._numbers = number_ids(kwargs["processing_class"].tokenizer)
             if self._numbers is None:
@@ -111,12 +113,12 @@ class DetectorSFTTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if not self.args.length_pool:
             return super()._get_train_sampler(train_dataset)
-        data = train_dataset if train_dataset is not None else self.train_dataset
+        data: Any = train_dataset if train_dataset is not None else self.train_dataset
         columns = data.select_columns(["caption", "reasoning", "defects"])
         lengths = [text_length(row) for row in columns]
         return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.length_pool, self.args.seed)
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of a batch of :class:`~sdg.training.collator.SFTCollator`."""
@@ -139,16 +141,21 @@ class DetectorSFTTrainer(SFTTrainer):
             self._soft,
             self.args.coordinate_weight,
         )
-        loss = parts.pop("loss")
+        loss = parts.pop("loss") * self._share(float(parts.pop("weight")))
         if self.dense_heads is not None:
             tokens = torch.cat(list(outputs.image_outputs.pooler_output))
             dense_parts = dense_loss(self.dense_heads(tokens), dense)
             loss = loss + self.args.dense_weight * torch.stack(list(dense_parts.values())).sum()
             parts |= {f"dense_{name}": value.detach() for name, value in dense_parts.items()}
-        mode = "train" if self.model.training else "eval"
+        mode = "train" if model.training else "eval"
         for name, value in parts.items():
             self._metrics[mode][f"loss_{name}"].append(float(value))
         return (loss, outputs) if return_outputs else loss
+
+    def _share(self, weight: float) -> float:
+        """Factor that makes a target token count the same in a batch of long answers and in one of short answers."""
+        self._typical = weight if self._typical is None else 0.98 * self._typical + 0.02 * weight
+        return weight / self._typical
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.dense_heads is not None:
@@ -161,8 +168,8 @@ class DetectorSFTTrainer(SFTTrainer):
             self.dense_heads.load_state_dict(state)
         super()._load_optimizer_and_scheduler(checkpoint)
 
-    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As ``Trainer.train``; ``resume_from_checkpoint=True`` picks the last complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir or ".")
+        return super().train(resume_from_checkpoint, *args, **kwargs)

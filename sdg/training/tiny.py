@@ -1,8 +1,8 @@
 """A Qwen3-VL small enough for two CPU cores, built from nothing but a list of words.
 
-Architecture, processor and folder layout are Qwen3-VL's own, so that what is trained here loads with ``AutoProcessor`` and
-``AutoModelForImageTextToText`` anywhere. Three things make it learn to point at places in hours instead of days: a number
-is one token, number tokens start on a smooth curve, and so do the positions of the picture's patches.
+Architecture and folder layout are Qwen3-VL's own, so that what is trained here loads with ``AutoProcessor`` and
+``AutoModelForImageTextToText`` anywhere. Three things make it learn to point at places in hours instead of days: a
+number is one token, number tokens start on a smooth curve, and so do the positions of the picture's patches.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ SKELETON = (
     ".\nStep 2: ",
     ".\nStep 3: ",
     "; ",
+    " image-left",
+    " image-centre",
+    " image-right",
 )
 """The fixed pieces of a response and a prompt, each one token: an answer object costs 14 tokens and its words."""
 
@@ -259,13 +262,13 @@ def build_model(processor: Any, seed: int = 0, **sizes: int) -> Qwen3VLForCondit
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(build_config(processor, **sizes))
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = model.get_input_embeddings().weight
     hidden = embedding.shape[1]
     ids = number_ids(processor.tokenizer)
     if ids is not None:
         curve = smooth_curve(torch.arange(GRID + 1), hidden, longest=4 * GRID, shortest=GRID / 40)
         embedding[ids] = 0.5 * embedding[ids] + math.sqrt(2) * 0.02 * curve
-    position = model.model.visual.pos_embed.weight
+    position: Any = model.model.visual.pos_embed.weight
     side = math.isqrt(position.shape[0])
     axis = smooth_curve(torch.arange(side), position.shape[1] // 2, longest=4 * side, shortest=3)
     rows, columns = axis.repeat_interleave(side, 0), axis.repeat(side, 1)
