@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import json
+import os
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Iterator, Sized
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from PIL import Image
 
+from sdg.boxes import BoxOrder
 from sdg.defects import DefectSet
-from sdg.engines.base import Engine, Generation
+from sdg.engines.base import SETTINGS_FILE, Engine, Generation
 from sdg.engines.images import ImageError, fit, open_image
 from sdg.prompts import Prompt, as_prompt
 from sdg.response import ResponseFormatError, parse_response
@@ -21,6 +27,7 @@ class SDGDetector:
     Args:
         engine: where the text comes from.
         prompt: the instruction: a name, a template with ``{caption}``, or a :class:`~sdg.prompts.Prompt`.
+        box_order: the order of coordinates that the model writes; some checkpoints write ``"yxyx"``.
         made_for: the world that the checkpoint was trained on, in words, or None for pictures of any kind.
 
     Example:
@@ -28,10 +35,84 @@ class SDGDetector:
         >>> detector("picture.png", "a red car beside a tree").artifacts  # doctest: +SKIP
     """
 
-    def __init__(self, engine: Engine, prompt: str | Prompt | None = None, *, made_for: str | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: str | Prompt | None = None,
+        *,
+        box_order: BoxOrder = "xyxy",
+        made_for: str | None = None,
+    ):
         self.engine = engine
         self.prompt = as_prompt(prompt)
+        self.box_order = box_order
         self.made_for = made_for
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = "sdg-tiny",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device_map: Any = None,
+        dtype: Any = None,
+        quantization_config: Any = None,
+        adapter: str | os.PathLike[str] | None = None,
+        prompt: str | Prompt | None = None,
+        box_order: BoxOrder | None = None,
+        constrained: bool = False,
+        max_new_tokens: int | None = None,
+    ) -> SDGDetector:
+        """A detector on a Qwen3-VL-style checkpoint.
+
+        Prompt, order of coordinates and length of answers are the checkpoint's own (its ``sdg_config.json``, where it
+        has one) unless they are given here.
+
+        Args:
+            name_or_path: the embedded ``"sdg-tiny"``, a local folder, or a Hub id such as ``"P1n3/sdg-detector-grpo"``.
+            revision: branch, tag or commit of the Hub repository.
+            token: access token of the Hub; True takes the one of ``hf auth login``.
+            cache_dir: where downloads are kept.
+            local_files_only: never ask the network.
+            force_download: download again what is in the cache.
+            device_map: as in transformers; None is the GPU where there is one.
+            dtype: of the weights, for example ``"bfloat16"``; None chooses by what the machine is good at.
+            quantization_config: a ``BitsAndBytesConfig``, its dictionary, or ``"4bit"`` / ``"8bit"``.
+            adapter: folder or Hub id of a PEFT adapter to put on the checkpoint.
+            prompt: the instruction: a name, a template with ``{caption}``, or a :class:`~sdg.prompts.Prompt`.
+            box_order: order of coordinates that the model writes: ``"xyxy"`` or ``"yxyx"``.
+            constrained: let the model write nothing but valid answers (needs xgrammar).
+            max_new_tokens: longest answer, in tokens.
+
+        Raises:
+            CheckpointError: saying what was tried and what to do.
+        """
+        from sdg.engines.checkpoints import HubOptions, read_settings
+        from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
+
+        hub = HubOptions(revision, token, cache_dir, local_files_only, force_download)
+        settings = read_settings(name_or_path, hub)
+        if adapter is not None:
+            settings |= read_settings(adapter, replace(hub, revision=None))
+        if max_new_tokens is None:
+            max_new_tokens = settings.get("max_new_tokens", MAX_NEW_TOKENS)
+        chosen = as_prompt(settings if prompt is None else prompt)
+        engine = TransformersEngine.from_pretrained(
+            name_or_path,
+            hub=hub,
+            device_map=device_map,
+            dtype=dtype,
+            quantization_config=quantization_config,
+            adapter=adapter,
+            constrained=constrained,
+            max_new_tokens=max_new_tokens,
+        )
+        order = box_order or settings.get("box_order", "xyxy")
+        return cls(engine, chosen, box_order=order, made_for=settings.get("made_for"))
 
     @classmethod
     def from_model(
@@ -40,6 +121,7 @@ class SDGDetector:
         processor: Any,
         *,
         prompt: str | Prompt | None = None,
+        constrained: bool = False,
         max_new_tokens: int | None = None,
         name: str | None = None,
     ) -> SDGDetector:
@@ -49,13 +131,15 @@ class SDGDetector:
             model: an image-text-to-text model, on its device.
             processor: its processor.
             prompt: as in :class:`SDGDetector`.
+            constrained: let the model write nothing but valid answers (needs xgrammar).
             max_new_tokens: longest answer, in tokens.
             name: how results name the model.
         """
         from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 
         limit = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
-        return cls(TransformersEngine(model, processor, max_new_tokens=limit, name=name), prompt)
+        engine = TransformersEngine(model, processor, max_new_tokens=limit, constrained=constrained, name=name)
+        return cls(engine, prompt)
 
     @overload
     def __call__(
@@ -118,6 +202,56 @@ class SDGDetector:
             raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'record'")
         return self._batches(_pairs(images, captions), batch_size, on_error)
 
+    def stream(self, image: Any, caption: str | None = None) -> DetectionStream:
+        """Detect the defects of one picture and hand out the model's text as it is written.
+
+        Returns:
+            an iterator of pieces of text; its ``result`` is the set, once the text is complete.
+
+        Raises:
+            ImageError: for a picture that cannot be used.
+        """
+        return DetectionStream(self, open_image(image), caption)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the checkpoint as a plain transformers folder, with the prompt and settings beside it.
+
+        Raises:
+            ValueError: where the model is not in this process, or its weights cannot be written as one checkpoint.
+        """
+        save = getattr(self.engine, "save_pretrained", None)
+        if save is None:
+            raise ValueError(f"{self.engine.name} is not in this process: there are no weights to save")
+        save(folder)
+        settings = {
+            "prompt": self.prompt.template,
+            "prompt_without_caption": self.prompt.template_without_caption,
+            "box_order": self.box_order,
+            "max_new_tokens": getattr(self.engine, "max_new_tokens", None),
+            "made_for": self.made_for,
+        }
+        text = json.dumps({k: v for k, v in settings.items() if v is not None}, indent=2, ensure_ascii=False)
+        Path(folder, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
+        """Upload the checkpoint to a model repository of the Hub, made where it does not exist.
+
+        Args:
+            repo_id: ``"owner/name"``.
+            private: of a new repository; None is the account's default.
+            token: access token; None takes the one of ``hf auth login``.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload SDG detector"))
+
     def _batches(self, pairs: Iterable[tuple[Any, str | None]], batch_size: int, on_error: str) -> Iterator[DefectSet]:
         batch: list[tuple[Image.Image | ImageError, str | None]] = []
         for source, caption in pairs:
@@ -155,7 +289,7 @@ class SDGDetector:
             "image_size": image.size,
         }
         try:
-            found = parse_response(answer.text)
+            found = parse_response(answer.text, order=self.box_order)
         except ResponseFormatError as error:
             cut = "" if answer.finished else f"; the answer was cut off after {answer.new_tokens} tokens"
             return DefectSet(caption=caption, parse_error=f"{error}{cut}", raw=answer.text, info=info)
@@ -163,6 +297,44 @@ class SDGDetector:
             info["dropped_misalignments"] = len(found.misalignments)
             found = replace(found, defects=found.artifacts)
         return replace(found, caption=caption, raw=answer.text, info={**found.info, **info})
+
+
+class DetectionStream(Iterator[str]):
+    """The text of one detection as it is written, and the set that it names.
+
+    Example:
+        >>> stream = detector.stream(image, caption)  # doctest: +SKIP
+        >>> for piece in stream: print(piece, end="")  # doctest: +SKIP
+        >>> stream.result  # doctest: +SKIP
+    """
+
+    def __init__(self, detector: SDGDetector, image: Image.Image, caption: str | None):
+        self._detector, self._image, self._caption = detector, image, caption
+        self._text, self._started, self._seconds = "", time.perf_counter(), 0.0
+        self._finished = False
+        self._pieces = detector.engine.stream(fit(image), detector.prompt.format(caption))
+
+    def __next__(self) -> str:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self._finished = True
+            raise
+        finally:
+            self._seconds = time.perf_counter() - self._started
+        self._text += piece
+        return piece
+
+    def close(self) -> None:
+        """Stop the model."""
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+
+    @property
+    def result(self) -> DefectSet:
+        """The set that the text so far names; before the end, of the objects that are complete."""
+        answer = Generation(self._text, None, None, self._seconds, self._finished)
+        return self._detector._read(answer, self._image, self._caption)
 
 
 def _pairs(images: Iterable[Any], captions: Any) -> Iterable[tuple[Any, str | None]]:

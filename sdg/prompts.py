@@ -11,8 +11,9 @@ SLOT = "{caption}"
 MAX_CAPTION = 4000
 """Characters of a caption that reach the model: ten times the longest that image generators read."""
 
-_TASK = """You inspect a picture that an image generator made{from_caption}. Find everything that is wrong with it and say \
-where it is, what kind of fault it is, why it is a fault and how much it matters.
+_TASK = """\
+You inspect a picture that an image generator made{from_caption}. Find everything that is wrong with it and say where \
+it is, what kind of fault it is, why it is a fault and how much it matters.
 
 Kinds of fault
 {kinds}
@@ -23,20 +24,21 @@ Write two blocks, in this order.
 <think>
 Step 1, understanding: {understanding}
 Step 2, spotting: one bullet a fault, with its kind, the part it affects and the evidence that you see.
-Step 3, locating: one line a fault: a landmark beside it, its place (image-left or image-right, top or bottom), what it \
-touches, its size and its shape. Words only, no coordinates.
+Step 3, locating: one line a fault: a landmark beside it, its place (image-left or image-right, top or bottom), what \
+it touches, its size and its shape. Words only, no coordinates.
 </think>
 <answer>
 [{"box_2d": [x0, y0, x1, y1], "label": {label}, "description": "...", "importance": N}]
 </answer>
 
 box_2d is the tight box of one fault: whole numbers from 0 to 1000, x from the left edge to the right edge of the \
-picture, y from top to bottom, x0 < x1 and y0 < y1. Two faults in one place are two boxes; many small marks of one fault \
-may share a box.
+picture, y from top to bottom, x0 < x1 and y0 < y1. Two faults in one place are two boxes; many small marks of one \
+fault may share a box.
 description names the part and the visible evidence in 18 to 45 words, without coordinates and without vague words.
-importance is a whole number: 90-100 the picture is spoilt at first glance, 70-89 it is hard to overlook, 40-69 it shows \
-on an ordinary look, 15-39 it takes a close look, 1-14 it hardly matters. Weigh first how much it stands out, then how \
-much meaning it damages, then how much area it covers, then whether it sits on the main subject or in the background.
+importance is a whole number: 90-100 the picture is spoilt at first glance, 70-89 it is hard to overlook, 40-69 it \
+shows on an ordinary look, 15-39 it takes a close look, 1-14 it hardly matters. Weigh first how much it stands out, \
+then how much meaning it damages, then how much area it covers, then whether it sits on the main subject or in the \
+background.
 Without a fault the list is empty: <answer>[]</answer>"""
 
 _ARTIFACT = (

@@ -23,7 +23,11 @@ def digit_tokenizer() -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens([AddedToken(token, special=True) for token in tiny.SPECIAL_TOKENS])
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={"image_token": "<|image_pad|>"},
+        padding_side="left",
     )
 
 

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from PIL import Image
 
+SETTINGS_FILE = "sdg_config.json"
+"""What a checkpoint says about itself, beside its weights: ``prompt``, ``prompt_without_caption``, ``box_order``,
+``max_new_tokens``, ``made_for``."""
+
 
 class CheckpointError(OSError):
     """A checkpoint that could not be loaded; the message says what was tried and what to do."""

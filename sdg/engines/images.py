@@ -131,11 +131,11 @@ def _eight_bit(array: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ImageError("the picture holds values that are not finite numbers")
     low, high = values.min(), values.max()
-    if np.issubdtype(array.dtype, np.floating) and 0 <= low and high <= 1:
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
         scale = 255.0
-    elif 0 <= low and high <= 255 and array.dtype != np.uint16:
+    elif low >= 0 and high <= 255 and array.dtype != np.uint16:
         scale = 1.0
-    elif 0 <= low and high <= 65535:
+    elif low >= 0 and high <= 65535:
         scale = 255 / 65535
     else:
         raise ImageError(f"the picture holds values from {low:g} to {high:g}: give 0..1, 0..255 or 0..65535")

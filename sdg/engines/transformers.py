@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from PIL import Image
+from transformers import GenerationConfig, StoppingCriteria, TextIteratorStreamer
 
 from sdg.engines.base import Generation
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from PIL import Image
+from sdg.engines.checkpoints import HubOptions, load
+from sdg.engines.constrained import Constraint
 
 MAX_NEW_TOKENS = 4096
 """Room for a think text and a long list where the checkpoint names no limit of its own (App. D)."""
@@ -30,10 +30,19 @@ class TransformersEngine:
         model: an image-text-to-text model of transformers, on its device.
         processor: its processor, with a chat template.
         max_new_tokens: longest answer, in tokens.
+        constrained: let the model write nothing but a valid answer (needs xgrammar).
         name: how results name the model.
     """
 
-    def __init__(self, model: Any, processor: Any, *, max_new_tokens: int = MAX_NEW_TOKENS, name: str | None = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        constrained: bool = False,
+        name: str | None = None,
+    ):
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
         self.model = model
@@ -44,6 +53,59 @@ class TransformersEngine:
         special = {*processor.tokenizer.all_special_tokens, getattr(processor, "image_token", None)}
         self._special = sorted(t for t in special - {*ANSWER_TAGS, None} if len(t) > 1)
         self._ends = _ends(model, processor)
+        # Qwen-VL models keep the last prompt's positions on themselves: two calls at a time would mix them up.
+        self._lock = threading.Lock()
+        self._constraint: Constraint | None = None
+        if constrained:
+            width = model.config.get_text_config().vocab_size
+            self._constraint = Constraint(processor.tokenizer, width, self._ends)
+            self._constraint.processors(max_new_tokens)  # refuses a limit without room before any picture is read
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = "sdg-tiny",
+        *,
+        hub: HubOptions | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        constrained: bool = False,
+        **options: Any,
+    ) -> TransformersEngine:
+        """An engine on a checkpoint.
+
+        Args:
+            name_or_path: embedded name, local folder or Hub id.
+            hub: how files are found.
+            max_new_tokens: longest answer, in tokens.
+            constrained: as in the class.
+            **options: ``device_map``, ``dtype``, ``quantization_config`` and ``adapter`` of
+                :func:`~sdg.engines.checkpoints.load`.
+
+        Raises:
+            CheckpointError: saying what was tried and what to do.
+        """
+        model, processor = load(name_or_path, hub or HubOptions(), **options)
+        name = os.path.basename(os.fspath(name_or_path).rstrip("/")) if os.path.isdir(name_or_path) else None
+        return cls(
+            model,
+            processor,
+            max_new_tokens=max_new_tokens,
+            constrained=constrained,
+            name=name or os.fspath(name_or_path),
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write model and processor as transformers does: safetensors, configuration, tokenizer, chat template.
+
+        Raises:
+            ValueError: for a quantised model with an adapter on top, whose weights cannot be written as one model.
+        """
+        if hasattr(self.model, "peft_config"):
+            raise ValueError(
+                "an adapter on quantised weights cannot be saved as one checkpoint: load it without quantization_config"
+            )
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def inputs(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Any:
         """The model's inputs for one turn each, padded on the left, on the model's device."""
@@ -75,31 +137,59 @@ class TransformersEngine:
             return []
         started = time.perf_counter()
         inputs = self.inputs(images, prompts)
-        with _evaluating(self.model), torch.inference_mode():
-            output = self.model.generate(**inputs, **self._settings())
+        rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
+        output = self._run(inputs, logits_processor=list(rules))
         width = inputs["input_ids"].shape[1]
         lengths = inputs["attention_mask"].sum(1).tolist()
         answers = [self._answer(ids) for ids in output[:, width:].tolist()]
         texts = self.processor.tokenizer.batch_decode(
             [ids for ids, _ in answers], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+        cut = rules[1].cut if rules else [False] * len(images)
         seconds = (time.perf_counter() - started) / len(images)
         return [
-            Generation(text, prompt, len(ids), seconds, finished)
-            for text, prompt, (ids, finished) in zip(texts, lengths, answers, strict=True)
+            Generation(text, prompt, len(ids), seconds, ended and not forced)
+            for text, prompt, (ids, ended), forced in zip(texts, lengths, answers, cut, strict=True)
         ]
 
-    def _settings(self) -> dict[str, Any]:
-        """What ``model.generate`` is told; a configuration of our own keeps the checkpoint's sampling settings out."""
+    def stream(self, image: Image.Image, prompt: str) -> Iterator[str]:
+        """Answer one picture piece by piece. Closing the iterator stops the model; its errors are raised here."""
+        inputs = self.inputs([image], [prompt])
+        pieces = _Pieces(self.processor.tokenizer, self._ends)
+        stop, failures = threading.Event(), []
+
+        def work() -> None:
+            try:
+                rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
+                self._run(inputs, streamer=pieces, logits_processor=list(rules), stopping_criteria=[_Stop(stop)])
+            except BaseException as error:
+                failures.append(error)
+                pieces.end()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            for piece in pieces:
+                if piece:
+                    yield piece
+        finally:
+            stop.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _run(self, inputs: Any, **options: Any) -> torch.Tensor:
+        """Greedy generation; a configuration of our own keeps the checkpoint's sampling settings out."""
         pad = self.processor.tokenizer.pad_token_id
         config = GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             use_cache=True,
             eos_token_id=sorted(self._ends) or None,
-            pad_token_id=pad if pad is not None else next(iter(sorted(self._ends)), None),
+            pad_token_id=pad if pad is not None else min(self._ends, default=None),
         )
-        return {"generation_config": config}
+        with self._lock, _evaluating(self.model), torch.inference_mode():
+            return self.model.generate(**inputs, generation_config=config, **options)
 
     def _answer(self, ids: list[int]) -> tuple[list[int], bool]:
         """The tokens before the first end mark, and whether there was one."""
@@ -123,3 +213,25 @@ def _evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+class _Pieces(TextIteratorStreamer):
+    """Text as it is written, without the prompt and the end mark."""
+
+    def __init__(self, tokenizer: Any, ends: frozenset[int]):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        self._ends = ends
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.next_tokens_are_prompt or value.reshape(-1)[0].item() not in self._ends:
+            super().put(value)
+
+
+class _Stop(StoppingCriteria):
+    """Stops generation once an event is set."""
+
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
