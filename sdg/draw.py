@@ -57,14 +57,16 @@ def overlay(
     defect_set: DefectSet | Iterable[Defect],
     labels: bool = True,
     min_side: int = MIN_SIDE,
+    tiers: bool = True,
 ) -> Image.Image:
     """The picture with a frame and a numbered tag for every defect.
 
     Args:
         image: the picture, any mode; it is left as it is.
         defect_set: the defects; tags are numbered from the most important (1) on.
-        labels: write tags (number and importance tier); without them only the frames are drawn.
+        labels: write numbered tags; without them only the frames are drawn.
         min_side: a picture with a shorter side is enlarged to this many pixels, within 2048 for the longer side.
+        tiers: write the importance tier beside the number.
 
     Returns:
         A new RGB picture; larger pictures keep their size.
@@ -78,7 +80,12 @@ def overlay(
     for defect, frame in reversed(list(zip(ranked, frames, strict=True))):
         _frame(draw, frame, STYLES[defect.type], width)
     if labels:
-        _tags(draw, canvas.size, ranked, frames, width, font=_font(max(12, round(short * 0.027))))
+        words = [
+            f"{number} {defect.tier}" if tiers and defect.tier else f"{number}"
+            for number, defect in enumerate(ranked, start=1)
+        ]
+        styles = [STYLES[defect.type] for defect in ranked]
+        _tags(draw, canvas.size, words, styles, frames, width, font=_font(max(12, round(short * 0.027))))
     return canvas
 
 
@@ -112,7 +119,7 @@ def contact_sheet(items: Iterable[Pictured], columns: int = 10, side: int = 256)
     for row, row_texts, height in zip(rows, texts, heights, strict=True):
         for column, (item, text) in enumerate(zip(row, row_texts, strict=True)):
             left = gap + column * (side + gap)
-            picture = overlay(item.image, item.defects, min_side=side)
+            picture = overlay(item.image, item.defects, min_side=side, tiers=False)
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
             for index, (words, colour) in enumerate(text):
@@ -185,21 +192,18 @@ def _dashes(start: int, end: int, width: int) -> list[tuple[int, int]]:
 def _tags(
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    ranked: Sequence[Defect],
+    words: Sequence[str],
+    styles: Sequence[Style],
     frames: Sequence[Rectangle],
     width: int,
     font: ImageFont.FreeTypeFont,
 ) -> None:
     placed: list[Rectangle] = []
     pad = max(2, round(font.size * 0.3))
-    rise, fall = font.getmetrics()
-    height = rise + fall + pad
-    for number, (defect, frame) in enumerate(zip(ranked, frames, strict=True), start=1):
-        text = f"{number}" if defect.tier is None else f"{number} {defect.tier}"
-        wide = round(font.getlength(text)) + 2 * pad
-        tag = _place(frame, (wide, height), size, placed)
+    height = sum(font.getmetrics()) + pad
+    for text, style, frame in zip(words, styles, frames, strict=True):
+        tag = _place(frame, (round(font.getlength(text)) + 2 * pad, height), size, placed)
         placed.append(tag)
-        style = STYLES[defect.type]
         draw.rounded_rectangle(tag, radius=pad, fill=style.line, outline=CASING, width=max(1, width // 3))
         draw.text((tag[0] + pad, tag[1] + pad // 2), text, fill=style.text, font=font)
 

@@ -96,6 +96,12 @@ def test_tags_add_to_the_frame(importance):
     assert overlay(picture(), one).tobytes() != overlay(picture(), one, labels=False).tobytes()
 
 
+@pytest.mark.parametrize(("importance", "same"), [(None, True), (55, False)])
+def test_a_tag_names_the_tier_where_there_is_one(importance, same):
+    one = [defect(importance=importance)]
+    assert (overlay(picture(), one).tobytes() == overlay(picture(), one, tiers=False).tobytes()) is same
+
+
 def test_a_box_at_the_edge_still_shows_all_four_sides():
     drawn = is_line(overlay(picture(), [defect((0, 0, 1000, 1000))], labels=False), "artifact")
     assert drawn[0, 300]

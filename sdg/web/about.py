@@ -1,0 +1,47 @@
+"""The About tab: what the answers mean, how to call the page from a program, how to serve another model."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from sdg.defects import TIERS
+from sdg.web.served import FULL_MODEL
+
+TEXT = """
+### What a defect is
+Every defect has four fields.
+
+| field | question | values |
+|---|---|---|
+| box | where | x0, y0, x1, y1 on a grid of 1000 by 1000 over the picture; x runs right, y runs down |
+| type | what | *artifact*: a flaw that anyone sees without the caption; *misalignment*: it contradicts the caption |
+| reason | why | the affected part and what can be seen there |
+| importance | how much | 1 to 100: {tiers} |
+
+A clean picture is an answer too: *no defect found*. An answer that *could not be read* is something else, a failure of
+the model, and it is shown as one.
+
+### From a program
+```python
+from gradio_client import Client, handle_file
+
+page = Client("http://127.0.0.1:7860")
+answer = page.predict(handle_file("picture.png"), "a red house beside a lake", api_name="/detect")
+for defect in answer["defects"]:
+    print(defect["type"], defect["box"], defect["importance"], defect["reason"])
+```
+
+### Another model
+The page serves the checkpoint that `SDG_MODEL` names: an embedded one, a local folder, or an id on the Hugging Face
+Hub.
+```bash
+SDG_MODEL={full_model} make app
+```
+The method is that of [Structured Defect Grounding](https://arxiv.org/abs/2606.06113).
+"""
+
+
+def about_tab() -> None:
+    """Build the tab inside the page that is being built."""
+    tiers = ", ".join(f"{name} {low}-{high}" for name, (low, high) in TIERS.items())
+    gr.Markdown(TEXT.format(tiers=tiers, full_model=FULL_MODEL), elem_classes="sdg-about")

@@ -1,0 +1,42 @@
+"""Which model a page serves, what that model was made for, and what a visitor must be told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+
+FULL_MODEL = "P1n3/sdg-detector-grpo"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the head of the page says.
+
+    Args:
+        name: the model as a visitor would look for it.
+        made_for: the pictures that it was trained on, in one sentence.
+        notice: what limits the answers on other pictures, with the way out; None where nothing is known.
+    """
+
+    name: str
+    made_for: str
+    notice: str | None = None
+
+
+def describe(name: str, made_for: str | None = None) -> Served:
+    """What the page says of a checkpoint.
+
+    Args:
+        name: an embedded one's name, a local folder or a Hub id.
+        made_for: the world that it was trained on, in words; None for pictures of any kind.
+    """
+    shown = PurePath(name).name if PurePath(name).is_absolute() else name
+    if made_for is None:
+        return Served(shown, "Made for pictures from text-to-image generators.")
+    return Served(
+        shown,
+        f"Made for {made_for}.",
+        f"This page serves a small model that knows only {made_for}, like the examples. Photographs and pictures from "
+        "real generators lie outside its world, and what it says about them means nothing. For those, start the page "
+        f"with `SDG_MODEL={FULL_MODEL}` (4 billion parameters: a download once, and a GPU to be quick).",
+    )

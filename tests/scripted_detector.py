@@ -1,0 +1,65 @@
+"""A detector that says what a test wants to see; the caption chooses the answer."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from PIL import Image
+
+from sdg.defects import DefectSet
+from sdg.response import ResponseFormatError, parse_response
+
+THINK = "The caption asks for a red house.\n- misalignment: the house is blue\n- artifact: the chimney <melts>"
+ANSWERS = {
+    "a red house": f"""<think>{THINK}</think><answer>[
+        {{"box_2d": [100, 100, 400, 300], "label": "artifact", "description": "the chimney melts", "importance": 30}},
+        {{"box_2d": [50, 200, 900, 950], "label": "misalignment",
+          "description": "the <b>house</b> is blue, not red", "importance": 92}}]</answer>""",
+    "clean": "<think>Nothing is wrong.</think><answer>[]</answer>",
+    "unreadable": "<think>Hmm.</think> I would rather not say <script>alert(1)</script> ${1+1} {{value}}",
+}
+
+
+class ScriptedStream:
+    """The answer in small pieces, and at the end as a set."""
+
+    def __init__(self, text: str, result: DefectSet) -> None:
+        self.text, self.result = text, result
+        self.closed = False
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.text[start : start + 7] for start in range(0, len(self.text), 7))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedDetector:
+    """Answers :data:`ANSWERS` by caption, the red house's by default; "broken" raises."""
+
+    made_for = "pictures of houses"
+    engine = SimpleNamespace(name="scripted")
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def stream(self, image: Image.Image, caption: str | None = None) -> "ScriptedStream":
+        return ScriptedStream(self._text(caption), self._answer(caption))
+
+    def __call__(self, images, captions=None, *, batch_size: int = 8):
+        if isinstance(images, list):
+            self.calls.append(len(images))
+            return [self._answer(caption) for caption in captions]
+        return self._answer(captions)
+
+    def _answer(self, caption: str | None) -> DefectSet:
+        text = self._text(caption)
+        try:
+            found = parse_response(text)
+        except ResponseFormatError as error:
+            return DefectSet(caption=caption, parse_error=str(error), raw=text)
+        return DefectSet(found.defects, caption=caption, reasoning=found.reasoning, raw=text, info={"seconds": 0.1})
+
+    def _text(self, caption: str | None) -> str:
+        if caption == "broken":
+            raise RuntimeError("secret/path: out of memory")
+        return ANSWERS.get(caption or "", ANSWERS["a red house"])

@@ -1,0 +1,230 @@
+import json
+import re
+import socket
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from scripted_detector import ANSWERS, ScriptedDetector
+
+from sdg.defects import Defect, DefectSet
+from sdg.web import build_page, html, launch_options, microworld_examples
+from sdg.web.detect import show, so_far, watch
+from sdg.web.served import FULL_MODEL, describe
+from sdg.web.theme import CSS, theme
+
+ONE = DefectSet((Defect((1, 2, 3, 4), "artifact", "a bent <i>wheel</i>", 55),))
+TWO = DefectSet((Defect((1, 2, 3, 4), "artifact", "", 10), Defect((5, 6, 7, 8), "misalignment", "blue, not red", None)))
+UNREAD = DefectSet(parse_error="no list", raw="<b>sorry</b>")
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "words"),
+    [
+        (ONE, "found", ["1 defect<", "1 artifact.", "moderate"]),
+        (TWO, "found", ["2 defects<", "1 artifact and 1 misalignment."]),
+        (DefectSet(), "clean", ["No defect found"]),
+        (DefectSet(info={"seconds": 1.25}), "clean", ["Answered in 1.2 s"]),
+        (UNREAD, "unread", ["could not be read", "not a clean picture", "no list"]),
+        (DefectSet(ONE.defects, parse_error="cut off"), "unread", ["cut off"]),
+    ],
+)
+def test_every_outcome_has_its_own_verdict(found, state, words):
+    text = html.verdict_on(found)
+    assert f'data-state="{state}"' in text
+    for word in words:
+        assert word in text
+    assert ("No defect" in text) is (state == "clean")
+
+
+def test_the_table_runs_from_the_most_important_on():
+    table = html.table(DefectSet((ONE[0], Defect((5, 6, 7, 8), "misalignment", "blue", 90))))
+    assert re.findall(r"<span>(\d+)</span>", table) == ["1", "2"]
+    assert re.findall(r"sdg-tier (\w+)", table) == ["critical", "moderate"]
+    assert table.index("5, 6, 7, 8") < table.index("1, 2, 3, 4")
+
+
+def test_absent_values_are_said_to_be_absent():
+    table = html.table(TWO)
+    assert "not given" in table
+    assert "no reason given" in table
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        html.table(ONE),
+        html.verdict_on(UNREAD),
+        html.reasoning("<b>sorry</b>", "raw"),
+        html.header("<b>", "<i>"),
+        html.notice("<b>`<i>`</b>"),
+    ],
+)
+def test_words_of_models_are_escaped(fragment):
+    assert "<i>wheel" not in fragment
+    assert "<b>sorry" not in fragment
+    assert not re.search(r"<b><|<i><", fragment)
+
+
+@pytest.mark.parametrize("found", [ONE, TWO, UNREAD, DefectSet((), caption="é [1,\n2]", reasoning='"')])
+def test_the_json_to_copy_is_the_set(found):
+    text = html.as_json(found)
+    assert json.loads(text) == found.to_json()
+    assert not found or '"box": [1, 2, 3, 4]' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "made_for", "shown", "noticed"),
+    [
+        ("sdg-tiny", "little drawings", "sdg-tiny", True),
+        ("P1n3/sdg-detector-grpo", None, "P1n3/sdg-detector-grpo", False),
+        ("/home/me/runs/my-model", None, "my-model", False),
+    ],
+)
+def test_a_model_of_a_small_world_comes_with_a_notice(name, made_for, shown, noticed):
+    served = describe(name, made_for)
+    assert served.name == shown
+    assert (served.notice is not None) is noticed
+    if served.notice:
+        assert made_for in served.notice
+        assert FULL_MODEL in served.notice
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", ""),
+        ("<think>The house", "The house"),
+        ("<think>\nA\n</think>\n<answer>[{", "A"),
+        ('<answer>[{"box_2d"', ""),
+        ("no tags", "no tags"),
+    ],
+)
+def test_half_written_answers_show_the_think_text(text, read):
+    assert so_far(text) == read
+
+
+def test_watching_tells_the_text_and_then_the_set(monkeypatch):
+    monkeypatch.setattr("sdg.web.detect.REFRESH", 0)
+    detector = ScriptedDetector()
+    *texts, found = watch(detector, Image.new("RGB", (8, 8)), "a red house")
+    assert texts[-1] == ANSWERS["a red house"]
+    assert texts == sorted(texts, key=len)
+    assert found == detector(None, "a red house")
+
+
+def test_a_visitor_who_leaves_stops_the_model(monkeypatch):
+    monkeypatch.setattr("sdg.web.detect.REFRESH", 0)
+    detector = ScriptedDetector()
+    stream = detector.stream(None, "a red house")
+    monkeypatch.setattr(detector, "stream", lambda image, caption: stream)
+    watching = watch(detector, Image.new("RGB", (8, 8)), "a red house")
+    next(watching)
+    watching.close()
+    assert stream.closed
+
+
+def test_no_bare_picture_stands_for_an_answer_that_could_not_be_read():
+    picture = Image.new("RGB", (64, 64))
+    assert show(picture, DefectSet())[0]["value"] is not None
+    assert show(picture, UNREAD)[0] == gr.update(value=None, visible=False)
+
+
+def test_examples_are_made_outside_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = microworld_examples(4)
+    assert [Image.open(e.path).size for e in examples] == [(128, 128)] * 4
+    assert all(e.caption for e in examples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_looks_ask_nothing_of_the_network():
+    assert theme()._stylesheets == []
+    assert not re.search(r"url\(|@import|https?:", CSS.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address of a running page, and the hosts that the server tried to reach since it was built."""
+    reached = []
+    connect = socket.socket.connect
+
+    def recording(self, address):
+        reached.append(address)
+        return connect(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", recording)
+    patch.chdir(tmp_path_factory.mktemp("cwd"))
+    page = build_page(ScriptedDetector(), microworld_examples(2))
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield url, reached
+    page.close(verbose=False)
+    assert not list(Path.cwd().iterdir()), "the page wrote into its working folder"
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return Client(served[0], verbose=False)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 48), "grey").save(path)
+    return path
+
+
+def test_the_page_talks_to_nobody_else(served, client):
+    assert {address[0] for address in served[1] if isinstance(address, tuple)} <= {"127.0.0.1", "::1", "localhost"}
+
+
+def test_only_detect_is_offered_to_programs(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect"}
+
+
+@pytest.mark.parametrize("caption", ["a red house", "clean", "unreadable"])
+def test_detect_returns_the_set(client, picture, caption):
+    answer = client.predict(handle_file(picture), caption, api_name="/detect")
+    expected = ScriptedDetector()(None, caption)
+    assert DefectSet.from_json(answer) == expected
+    assert answer["parse_error"] == expected.parse_error
+
+
+def test_the_caption_may_be_left_out(client, picture):
+    assert client.predict(handle_file(picture), api_name="/detect")["caption"] == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no picture", "not an image"), (b"", "not an image"), (b"\x89PNG\r\n\x1a\n123", "not an image|damaged")],
+    ids=["text", "empty", "truncated"],
+)
+def test_detect_refuses_what_is_no_picture_in_a_sentence(client, tmp_path, content, message):
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    with pytest.raises(AppError, match=message) as refused:
+        client.predict(handle_file(path), "clean", api_name="/detect")
+    assert "'picture.png'" in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize("sent", [None, "picture.png", 3, {}, {"path": None}, {"path": 3}, {"url": "data:image/png,"}])
+def test_detect_refuses_what_is_no_upload_in_a_sentence(client, sent):
+    with pytest.raises(AppError, match=r"upload|sent as a file"):
+        client.predict(sent, "clean", api_name="/detect")
+
+
+def test_detect_reads_no_file_of_the_server(client, picture):
+    with pytest.raises(AppError, match="not read"):
+        client.predict({"path": str(picture)}, "clean", api_name="/detect")
+
+
+def test_a_model_that_breaks_is_reported_without_its_inside(client, picture):
+    with pytest.raises(AppError, match="The model failed") as failed:
+        client.predict(handle_file(picture), "broken", api_name="/detect")
+    assert "secret" not in str(failed.value)
