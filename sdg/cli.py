@@ -124,7 +124,7 @@ def detect(
     if failures and len(images) > 1:
         err.print(Text(f"{len(failures)} of {len(images)} pictures failed:"))
         for outcome in failures:
-            err.print(Text(f"  {outcome.path}: {outcome.failure}"))
+            err.print(Text(f"  {outcome.path}: {outcome.failure}"), soft_wrap=True)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -178,12 +178,16 @@ def _writable_picture(path: Path) -> None:
 
 
 def _detector(model: str) -> Any:
+    from transformers.utils import logging
+
     from sdg.detector import SDGDetector
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         return SDGDetector.from_pretrained(model)
     except (OSError, ValueError) as error:
-        err.print(Text(f"Error: {error}", style="red"))
+        err.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
         raise typer.Exit(2) from None
 
 

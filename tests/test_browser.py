@@ -150,6 +150,12 @@ def test_what_is_no_picture_is_refused_in_a_sentence(url, visit, tmp_path):
     expect(page.locator("[data-state=failed]")).to_contain_text("'letter.png' is not an image")
 
 
+def test_a_very_long_caption_is_cut_with_a_warning(url, visit, picture):
+    page = visit(url)
+    detect(page, picture, "clean " * 2000, "found")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("The caption is long")
+
+
 def test_running_without_a_picture_says_what_is_missing(url, visit):
     page = visit(url)
     page.click("#run")

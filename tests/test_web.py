@@ -79,7 +79,8 @@ def test_the_json_to_copy_is_the_set(found):
 @pytest.mark.parametrize(
     ("name", "made_for", "shown", "noticed"),
     [
-        ("sdg-tiny", "little drawings", "sdg-tiny", True),
+        ("sdg-tiny", "microworld", "sdg-tiny", True),
+        ("/home/me/runs/sdg-toy", "pictures of houses", "sdg-toy", True),
         ("P1n3/sdg-detector-grpo", None, "P1n3/sdg-detector-grpo", False),
         ("/home/me/runs/my-model", None, "my-model", False),
     ],

@@ -16,6 +16,7 @@ from PIL import Image
 from sdg.defects import DefectSet
 from sdg.draw import overlay
 from sdg.engines.images import ImageError, open_image
+from sdg.prompts import MAX_CAPTION
 from sdg.web import html
 from sdg.web.examples import Example
 from sdg.web.theme import fragment
@@ -196,6 +197,8 @@ def _runner(detector: Detector) -> Callable[..., Iterator[View]]:
         hide = gr.update(visible=False)
         try:
             image = _opened(picture)
+            if len(caption or "") > MAX_CAPTION:
+                gr.Warning(f"The caption is long: only its first {MAX_CAPTION} characters are given to the model.")
             waiting = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
             plain = gr.update(value=overlay(image, DefectSet()), visible=True)
             thinking = gr.update(value=html.reasoning("", "writing"), visible=True)

@@ -7,6 +7,9 @@ from pathlib import PurePath
 
 FULL_MODEL = "P1n3/sdg-detector-grpo"
 
+WORLDS = {"microworld": "the microworld, little synthetic pictures like the examples"}
+"""How a visitor is told of a world that checkpoints name in a word."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -33,10 +36,11 @@ def describe(name: str, made_for: str | None = None) -> Served:
     shown = PurePath(name).name if PurePath(name).is_absolute() else name
     if made_for is None:
         return Served(shown, "Made for pictures from text-to-image generators.")
+    world = WORLDS.get(made_for, made_for)
     return Served(
         shown,
-        f"Made for {made_for}.",
-        f"This page serves a small model that knows only {made_for}, like the examples. Photographs and pictures from "
-        "real generators lie outside its world, and what it says about them means nothing. For those, start the page "
-        f"with `SDG_MODEL={FULL_MODEL}` (4 billion parameters: a download once, and a GPU to be quick).",
+        f"Made for {world}.",
+        f"This page serves a small model that knows only {world}. Photographs and pictures from real generators lie "
+        "outside its world, and what it says about them means nothing. For those, start the page with "
+        f"`SDG_MODEL={FULL_MODEL}` (4 billion parameters: a download once, and a GPU to be quick).",
     )
