@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from sdg.defects import Defect, DefectSet
+from sdg.defects import DefectSet
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -135,7 +135,7 @@ def from_row(row: Mapping[str, Any]) -> Record:
     """
     items = row.get("defects") or []
     try:
-        defects = DefectSet.of([Defect.from_json(item) for item in items])
+        defects = DefectSet.of(items)
     except ValueError as error:
         raise ValueError(f"record {row.get('id')!r}: {error}") from None
     kinds = tuple(item.get("kind") or "" for item in items)

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import ModelConfig, TrlParser, get_peft_config
 
-from sdg.microworld import VOCABULARY
+from sdg.microworld import HEADINGS, VOCABULARY
 from sdg.prompts import DEFAULT, Prompt
 from sdg.records import from_row
 from sdg.training.callbacks import FreeRunningEvaluation, TimedCheckpoints
@@ -72,7 +72,7 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
             attn_implementation=model_args.attn_implementation,
         )
     else:
-        processor = build_processor(VOCABULARY)
+        processor = build_processor(VOCABULARY, pieces=HEADINGS)
         model = build_model(processor, seed=args.seed)
     vocabulary = DenseVocabulary.of(train.select_columns(["objects", "defects"])) if args.dense_weight else None
     collator = SFTCollator(

@@ -24,7 +24,7 @@ from transformers import (
     PaddleOCRVLProcessor,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.utils import is_torchvision_available
+from transformers.utils import is_torchvision_available, logging
 
 from sdg.engines.base import SETTINGS_FILE, CheckpointError
 
@@ -97,20 +97,21 @@ def load(
         CheckpointError: saying what was tried and what to do.
     """
     name, location = os.fspath(name_or_path), locate(name_or_path)
+    quantization = _quantization(quantization_config)
     config = _config(name, location, hub)
     on_gpu = torch.cuda.is_available() or torch.xpu.is_available()
     if device_map is None and on_gpu:
         device_map = "auto"
     if dtype is None:
-        dtype = "auto" if (on_gpu and device_map != "cpu") or quantization_config is not None else cpu_dtype()
-    processor = _processor(name, location, hub)
+        dtype = "auto" if (on_gpu and device_map != "cpu") or quantization is not None else cpu_dtype()
+    processor = _processor(name, location, hub, config)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             location,
             config=config,
             device_map=device_map,
             dtype=dtype,
-            quantization_config=_quantization(quantization_config),
+            quantization_config=quantization,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -124,7 +125,7 @@ def load(
         shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise CheckpointError(f"{name!r} lacks {len(missing)} of its weights ({shown}): download or copy it again")
     if adapter is not None:
-        model = _with_adapter(model, adapter, hub, quantised=quantization_config is not None)
+        model = _with_adapter(model, adapter, hub, quantised=quantization is not None)
     return model.eval(), processor
 
 
@@ -231,8 +232,10 @@ def _tried(name: str, hub: HubOptions | None = None) -> str:
     return f"{where} (no connection). Check the network, or copy the folder here and give its path."
 
 
-def _processor(name: str, location: str, hub: HubOptions) -> Any:
+def _processor(name: str, location: str, hub: HubOptions, config: Any) -> Any:
     kwargs = {"trust_remote_code": False, **hub.kwargs()}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a remark on each load about how PaddleOCRVLProcessor is written helps nobody
     try:
         if is_torchvision_available():
             processor = AutoProcessor.from_pretrained(location, **kwargs)
@@ -240,9 +243,17 @@ def _processor(name: str, location: str, hub: HubOptions) -> Any:
             processor = _picture_processor(location, kwargs)
     except Exception as error:
         raise CheckpointError(f"the processor of {name!r} could not be loaded: {_brief(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     for part in ("image_processor", "tokenizer", "chat_template"):
         if getattr(processor, part, None) is None:
             raise CheckpointError(f"the processor of {name!r} has no {part}: the files of the processor are missing")
+    # Without its files a tokenizer is made all the same, with nothing in it.
+    mark = getattr(config, "image_token_id", None)
+    if mark is not None and getattr(processor, "image_token_id", mark) != mark:
+        raise CheckpointError(
+            f"the tokenizer of {name!r} does not fit its model: tokenizer.json is missing or another's"
+        )
     return processor
 
 

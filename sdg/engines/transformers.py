@@ -179,11 +179,13 @@ class TransformersEngine:
             raise failures[0]
 
     def _run(self, inputs: Any, **options: Any) -> torch.Tensor:
-        """Greedy generation; a configuration of our own keeps the checkpoint's sampling settings out."""
+        """Greedy generation. What a checkpoint's own settings say about sampling and penalties is set back."""
         pad = self.processor.tokenizer.pad_token_id
         config = GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
             use_cache=True,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=pad if pad is not None else min(self._ends, default=None),

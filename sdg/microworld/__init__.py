@@ -20,6 +20,7 @@ from sdg.microworld.misalignments import MISALIGNMENTS, Misalignment, misalign
 from sdg.microworld.render import REFERENCE_SIZE, Drawing
 from sdg.microworld.scene import SPLITS, Plan, Scene, arrange, place, sample_backdrop, sample_plan, scene_class
 from sdg.microworld.wording import (
+    HEADINGS,
     SUBTYPE,
     VOCABULARY,
     Box,
@@ -31,7 +32,7 @@ from sdg.microworld.wording import (
 )
 from sdg.records import Record
 
-__all__ = ["ARTIFACTS", "MISALIGNMENTS", "VOCABULARY", "generate"]
+__all__ = ["ARTIFACTS", "HEADINGS", "MISALIGNMENTS", "VOCABULARY", "generate"]
 
 Split = Literal["train", "validation", "test"]
 

@@ -247,10 +247,8 @@ def think(
     faults = [_misaligned(m, plan) for m in misalignments] if plan is not None else []
     faults += [f"artifact {by_uid[a.uid].kind} {a.part} {_FLAW[a.kind]}" for a in artifacts]
     where = [_located(d) for d in defects]
-    return (
-        f"Step 1: {asked}.\nStep 2: {', '.join(seen)}; {'; '.join(faults) or 'no defect'}.\n"
-        f"Step 3: {'; '.join(where) or 'nowhere'}."
-    )
+    steps = (asked, f"{', '.join(seen)}; {'; '.join(faults) or 'no defect'}", "; ".join(where) or "nowhere")
+    return "".join(heading + step for heading, step in zip(HEADINGS, steps, strict=True)) + "."
 
 
 def _vocabulary() -> tuple[str, ...]:
@@ -261,9 +259,21 @@ def _vocabulary() -> tuple[str, ...]:
     for kind in KINDS.values():
         texts += [*kind.removable, *(part.name for part in kind.extras)]
     texts += ["Step : ; , . a an no caption count order wrong not extra misalignment artifact defect nowhere"]
-    texts += ["top middle bottom left centre right image - small medium large wide tall square beside"]
+    texts += [
+        "top middle bottom left centre right image-left image-centre image-right small medium large wide tall square beside"
+    ]
     texts += ["text left edge right edge surface shadow"]
-    return tuple(sorted({word for text in texts for word in re.findall(r"[A-Za-z]+|[^\w\s]", re.sub(r"{\w+}", "", text))}))
+    return tuple(
+        sorted(
+            {
+                word
+                for text in texts
+                for word in re.findall(r"[A-Za-z]+(?:-[A-Za-z]+)*|[^\w\s]", re.sub(r"{\w+}", "", text))
+            }
+        )
+    )
 
 
 VOCABULARY = _vocabulary()
+HEADINGS = ("Step 1: ", ".\nStep 2: ", ".\nStep 3: ")
+"""The fixed pieces of a think text."""

@@ -1,0 +1,411 @@
+"""The response format, read and written in one place: a think block, then a JSON list of defects.
+
+Reading has two modes. Strict is the format gate of the detector reward. Tolerant saves every complete object of a text
+that is not quite JSON; it never repairs a value, and it never takes silence for "no defect".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sdg.boxes import BoxOrder, reorder
+from sdg.defects import Defect, DefectSet, DefectType
+
+_THINK_OPEN = re.compile(r"<think>", re.IGNORECASE)
+_THINK_CLOSE = re.compile(r"</think>", re.IGNORECASE)
+_ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
+_ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
+_TAG = re.compile(r"<(?=/?(?:think|answer)\b)", re.IGNORECASE)
+_FENCE = re.compile(r"\s*```[\w-]*\s*(.*?)\s*```\s*", re.DOTALL)
+_SPACE = re.compile(r"\s*")
+_EMPTY_LIST = re.compile(r"\[\s*\]")
+_EMPTY_WRAPPER = re.compile(r"\s*\{\s{0,20}[\"']\w{1,40}[\"']\s{0,20}:\s{0,20}\[\s{0,20}\]\s{0,20}\}")
+_QUOTES = {'"': '"', "'": "'", "“": '“”"', "”": '“”"', "‘": "‘’'", "’": "‘’'"}
+_QUOTE = "[\"'“”‘’]"
+_KEY = re.compile(rf"({_QUOTE}?)([A-Za-z_]\w{{0,40}}){_QUOTE}?\s{{0,20}}[:=]")
+_BOX_KEY = re.compile(rf"{_QUOTE}?\bb?box_2d{_QUOTE}?\s{{0,20}}[:=]\s{{0,20}}\[", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_LITERAL = re.compile(r"[A-Za-z_]\w{0,40}|-Infinity")
+_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\'\\/bfnrt]))')
+_ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_CONSTANTS = {"true": True, "false": False, "null": None, "none": None, "nan": math.nan, "infinity": math.inf}
+_KEYS = frozenset({"box_2d", "bbox_2d", "label", "description", "desc", "importance"})
+_BOX_NAMES = ("box_2d", "bbox_2d")
+_LONGEST_NUMBER = 20
+_LONGEST_LIST = 64
+
+
+class ResponseFormatError(ValueError):
+    """The text says neither which defects there are nor that there are none."""
+
+
+def _whole(digits: str) -> float:
+    # Digits that run on are read as too large instead of costing quadratic time.
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, strict=False)
+
+
+def parse_response(text: str, strict: bool = False, order: BoxOrder = "xyxy") -> DefectSet:
+    """Read the defects out of a model's response.
+
+    Both modes round coordinates, then ask for x0 < x1, y0 < y1 and the grid 0..1000.
+
+    Args:
+        text: the response.
+        strict: the reward's format gate (App. D): a think tag, a closed answer block with a JSON list (a code fence
+            round it is tolerated, a blank block is the empty list), and in every item a box, a label, a description and
+            an importance of 1..100. Otherwise every complete object is saved: closed, with a valid box and label; without
+            a description its reason is "", without an importance that is None. An object with a bad value is
+            dropped, exact repeats collapse, and of two answers the first counts.
+        order: the order of coordinates that the model was told to write.
+
+    Returns:
+        The defects, with the think text as ``reasoning`` and the whole text as ``raw``.
+
+    Raises:
+        ResponseFormatError: strict, where the gate closes; tolerant, where the text answers nothing: no list at all, a
+            list cut off before its first complete object, or a list of which no object is usable.
+
+    Example:
+        >>> parse_response('<answer>[{"box_2d": [1, 2, 30, 40], "label": "artifact"}]</answer>')[0].box
+        (1, 2, 30, 40)
+    """
+    reasoning, start = _split(text)
+    defects = _gate(text, start, order) if strict else _salvage(text, start, order)
+    return DefectSet(tuple(defects), reasoning=reasoning, raw=text)
+
+
+def render_response(defect_set: DefectSet) -> str:
+    """Write a set in the response format; :func:`parse_response` reads it back, in both modes.
+
+    Tags inside a reason are escaped as JSON allows, tags inside the think text as ``&lt;``. An importance of None is left
+    out, which the strict mode does not accept.
+    """
+    items = []
+    for defect in defect_set:
+        item: dict[str, Any] = {"box_2d": list(defect.box), "label": defect.type.value}
+        item["description"] = defect.reason
+        if defect.importance is not None:
+            item["importance"] = defect.importance
+        items.append(item)
+    answer = _TAG.sub(r"\\u003c", json.dumps(items, ensure_ascii=False))
+    return f"<think>{_TAG.sub('&lt;', defect_set.reasoning or '')}</think>\n<answer>{answer}</answer>"
+
+
+def _split(text: str) -> tuple[str | None, int]:
+    """The think text, and where the rest begins. An answer tag ends a think block that was never closed."""
+    opened = _THINK_OPEN.search(text)
+    closed = _THINK_CLOSE.search(text, opened.end() if opened else 0)
+    if closed is None:
+        if opened is None:
+            return None, 0
+        answer = _ANSWER_OPEN.search(text, opened.end())
+        end = answer.start() if answer else len(text)
+        return text[opened.end() : end].strip(), end
+    first = _ANSWER_OPEN.search(text)
+    if opened is None and first is not None and first.start() < closed.start():
+        return None, 0
+    reasoning = text[opened.end() if opened else 0 : closed.start()].strip()
+    # Further think tags before the answer belong to the thinking too.
+    answer = _ANSWER_OPEN.search(text, closed.end())
+    last = closed.end()
+    for more in _THINK_CLOSE.finditer(text, last, answer.start() if answer else len(text)):
+        last = more.end()
+    return reasoning, last
+
+
+# --- strict -----------------------------------------------------------------------------------------------------------
+
+
+def _gate(text: str, start: int, order: BoxOrder) -> Iterator[Defect]:
+    if _THINK_OPEN.search(text) is None:
+        raise ResponseFormatError("no <think> tag; a response begins with <think>…</think>")
+    opened = _ANSWER_OPEN.search(text, start)
+    closed = _ANSWER_CLOSE.search(text, opened.end()) if opened else None
+    if opened is None or closed is None:
+        raise ResponseFormatError("no closed answer block; a response ends with <answer>[…]</answer>")
+    body = text[opened.end() : closed.start()].strip()
+    fenced = _FENCE.fullmatch(body)
+    body = fenced.group(1) if fenced else body
+    if not body:
+        return iter(())
+    try:
+        items = json.loads(body, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        raise ResponseFormatError(f"the answer is not JSON: {str(error)[:80]}") from None
+    if not isinstance(items, list):
+        raise ResponseFormatError(f"the answer is a {type(items).__name__}, not a list of defects")
+    return iter([_strict_item(index, item, order) for index, item in enumerate(items)])
+
+
+def _strict_item(index: int, item: Any, order: BoxOrder) -> Defect:
+    if not isinstance(item, dict):
+        raise ResponseFormatError(f"defect {index} is a {type(item).__name__}, not an object")
+    box = _field(item, "box_2d", "bbox_2d")
+    reason = _field(item, "description", "desc")
+    importance = item.get("importance")
+    if not isinstance(box, list) or not all(_is_number(c) for c in box):
+        raise ResponseFormatError(f"defect {index}: box_2d={box!r:.60} is not four numbers")
+    if not isinstance(reason, str):
+        raise ResponseFormatError(f"defect {index}: description={reason!r:.60} is not text")
+    if importance is None or not _is_number(importance) or importance != int(importance):
+        raise ResponseFormatError(f"defect {index}: importance={importance!r:.60} is not an integer in 1..100")
+    try:
+        return Defect(_rounded(box, order), item.get("label"), reason, int(importance))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ResponseFormatError(f"defect {index}: {str(error)[:200]}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _field(item: Mapping[str, Any], *names: str) -> Any:
+    return next((item[name] for name in names if name in item), None)
+
+
+def _rounded(box: list[Any], order: BoxOrder) -> tuple[int, ...]:
+    if len(box) != 4:
+        raise ValueError(f"box_2d={box!r:.60} is not four numbers")
+    return tuple(round(c) for c in reorder([box], order)[0].tolist())
+
+
+# --- tolerant ---------------------------------------------------------------------------------------------------------
+
+
+def _salvage(text: str, start: int, order: BoxOrder) -> list[Defect]:
+    opened = _ANSWER_OPEN.search(text, start)
+    begin = opened.end() if opened else start
+    found: dict[Defect, None] = {}
+    seen = 0
+    for fields in _objects(text, begin, tagged=opened is not None):
+        seen += 1
+        defect = _usable(fields, order)
+        if defect is not None:
+            found.setdefault(defect)
+    if found:
+        return list(found)
+    if seen:
+        raise ResponseFormatError(f"of {seen} objects in the answer none has a valid box and label")
+    if _says_nothing_is_wrong(text, begin, tagged=opened is not None):
+        return []
+    where = "the answer block" if opened else "the text"
+    raise ResponseFormatError(f"no complete defect and no empty list in {where}: {text[begin : begin + 60]!r}")
+
+
+def _says_nothing_is_wrong(text: str, begin: int, tagged: bool) -> bool:
+    closed = _ANSWER_CLOSE.search(text, begin) if tagged else None
+    brace = text.find("{", begin)
+    end = closed.start() if closed else len(text)
+    if closed is not None:
+        body = text[begin:end]
+        if not body.replace("```json", "").replace("```", "").strip():
+            return True
+    if 0 <= brace < end:
+        return _EMPTY_WRAPPER.match(text, brace) is not None or _EMPTY_LIST.search(text, begin, brace) is not None
+    return _EMPTY_LIST.search(text, begin, end) is not None
+
+
+def _objects(text: str, begin: int, tagged: bool) -> Iterator[Mapping[str, Any]]:
+    """The fields of every closed object with a box, in order, up to the end of the first answer.
+
+    Objects are looked for at the box keys, so that a broken one cannot take its neighbours along.
+    """
+    bracket = text.find("[", begin)
+    prefix = text[begin:bracket].strip(" \n\r\t`jsonJSON")
+    whole = _decoded(text, bracket) if bracket >= 0 and not prefix else None
+    if whole is not None and (items := [item for item in whole[0] if isinstance(item, dict)]):
+        yield from items
+        return
+    keys = [match.start() for match in _BOX_KEY.finditer(text, begin)]
+    end, read_before = begin, False
+    for index, key in enumerate(keys):
+        if key < end:
+            continue
+        following = keys[index + 1] if index + 1 < len(keys) else len(text)
+        braces = _braces(text, max(end, keys[index - 1] if index else begin), key)
+        gap = text[end : braces[0] if braces else key]
+        if _ANSWER_CLOSE.search(gap) or (read_before and not tagged and "]" in gap):
+            return
+        read_before = False
+        if text.find("]", key, following) < 0:
+            continue
+        for start in braces or [key - 1]:
+            result = (_decoded(text, start) if braces else None) or _Reader(text, following).read(start + 1)
+            if result is not None and result[1] > key and any(name.lower() in _BOX_NAMES for name in result[0]):
+                yield result[0]
+                end, read_before = result[1], True
+                break
+
+
+def _braces(text: str, low: int, high: int) -> list[int]:
+    """Where the object of the box key at ``high`` may begin: the first brace, or, if a reason holds it, the last."""
+    first, last = text.find("{", low, high), text.rfind("{", low, high)
+    return [] if first < 0 else [first] if first == last else [first, last]
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int] | None:
+    """The JSON value that begins there, and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(value: Any) -> float | None:
+    """A number, or text that spells one; None for anything else."""
+    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value
+
+
+def _usable(fields: Mapping[str, Any], order: BoxOrder) -> Defect | None:
+    item = {key.strip().lower(): value for key, value in fields.items()}
+    box, label = _field(item, "box_2d", "bbox_2d"), item.get("label")
+    if not isinstance(box, list) or not isinstance(label, str):
+        return None
+    numbers = [_number(c) for c in box]
+    importance = _number(item.get("importance"))
+    reason = _field(item, "description", "desc")
+    known = [n for n in [*numbers, 0 if importance is None else importance] if n is not None and math.isfinite(n)]
+    if len(known) <= len(numbers):
+        return None
+    try:
+        return Defect(
+            _rounded(known[:-1], order),  # type: ignore[arg-type]
+            DefectType(label.strip().lower()),
+            reason if isinstance(reason, str) else "",
+            None if importance is None else round(importance),
+        )
+    except ValueError:
+        return None
+
+
+class _Reader:
+    """Reads one object that is nearly JSON: keys and values in order, up to its closing brace.
+
+    Args:
+        text: the whole response.
+        limit: where the next box key stands; a string that has not ended there never will.
+    """
+
+    def __init__(self, text: str, limit: int) -> None:
+        self.text, self.limit = text, limit
+
+    def skip(self, at: int) -> int:
+        """Past white space and comments."""
+        text = self.text
+        while True:
+            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+            if text.startswith(("//", "#"), at):
+                end = text.find("\n", at, self.limit)
+            elif text.startswith("/*", at):
+                end = text.find("*/", at + 2, self.limit)
+                end = end + 2 if end >= 0 else end
+            else:
+                return at
+            if end < 0:
+                return self.limit
+            at = end
+
+    def read(self, at: int) -> tuple[dict[str, Any], int] | None:
+        """Fields of the object whose first key is near ``at``, and where it ends; None where it breaks off."""
+        fields: dict[str, Any] = {}
+        while True:
+            at = self.skip(at)
+            if self.text.startswith(",", at):
+                at += 1
+                continue
+            if self.text.startswith("}", at):
+                return fields, at + 1
+            if fields and self.text.startswith(("{", "]"), at):
+                return fields, at
+            key = _KEY.match(self.text, at)
+            if key is None or at >= self.limit:
+                return None
+            value = self.value(self.skip(key.end()))
+            if value is None:
+                return None
+            fields[key.group(2).lower()], at = value
+
+    def value(self, at: int) -> tuple[Any, int] | None:
+        """A string, number, constant or flat list, and where it ends."""
+        char = self.text[at : at + 1]
+        if char in _QUOTES and char:
+            return self.string(at)
+        if char == "[":
+            return self.flat_list(at + 1)
+        if number := _NUMBER.match(self.text, at):
+            digits = number.group()
+            return (float(digits) if len(digits) <= _LONGEST_NUMBER else math.inf), number.end()
+        if word := _LITERAL.match(self.text, at):
+            return _CONSTANTS.get(word.group().lower().lstrip("-"), word.group()), word.end()
+        return None
+
+    def flat_list(self, at: int) -> tuple[list[Any], int] | None:
+        items: list[Any] = []
+        while len(items) <= _LONGEST_LIST:
+            at = self.skip(at)
+            char = self.text[at : at + 1]
+            if char == ",":
+                at += 1
+            elif char == "]":
+                return items, at + 1
+            elif char == "[" or (item := self.value(at)) is None:
+                return None
+            else:
+                items.append(item[0])
+                at = item[1]
+        return None
+
+    def string(self, at: int) -> tuple[str, int] | None:
+        """A quoted string, in which quotes that do not end it may stand unescaped."""
+        ends = _QUOTES[self.text[at]]
+        position = at + 1
+        while position < self.limit:
+            char = self.text[position]
+            if char == "\\":
+                position += 1
+            elif char in ends and self.ends_here(position + 1):
+                return _unescaped(self.text[at + 1 : position]), position + 1
+            position += 1
+        return None
+
+    def ends_here(self, at: int) -> bool:
+        """Whether what follows a quote can only follow the end of a string."""
+        text = self.text
+        at = self.skip(at)
+        comma = text.startswith(",", at)
+        if comma:
+            at = self.skip(at + 1)
+        if at >= len(text):
+            return True
+        char = text[at]
+        if char == "}":
+            after = self.skip(at + 1)
+            return after >= len(text) or text[after] in ",]}{<`"
+        if char == "{":
+            return _BOX_KEY.match(text, self.skip(at + 1)) is not None
+        if char == "]":
+            after = self.skip(at + 1)
+            return after >= len(text) or text[after] in ",<`]}"
+        if key := _KEY.match(text, at):
+            return bool(key.group(1)) or key.group(2).lower() in _KEYS
+        # Inside a list of numbers written as text.
+        return comma and char in _QUOTES
+
+
+def _unescaped(body: str) -> str:
+    def one(match: re.Match[str]) -> str:
+        code, char = match.groups()
+        return chr(int(code, 16)) if code else _ESCAPED.get(char, char)
+
+    return _ESCAPE.sub(one, body) if "\\" in body else body
