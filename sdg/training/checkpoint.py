@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdg.engines.base import SETTINGS_FILE
 from sdg.prompts import Prompt
 
 
@@ -49,25 +51,20 @@ def save_detector(
     model.save_pretrained(part, state_dict=state)
     processor.save_pretrained(part)
     settings = {
+        "box_order": "xyxy",
         "prompt": prompt.template,
         "prompt_without_caption": prompt.template_without_caption,
         "made_for": made_for,
         "max_new_tokens": max_new_tokens,
     }
-    (part / "sdg_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (part / SETTINGS_FILE).write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     old = folder.with_name(folder.name + ".old")
-    _remove(old)
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
-    _remove(old)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def last_complete_checkpoint(folder: str | Path) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdg.boxes import GRID
 from sdg.defects import DefectSet
+from sdg.engines.images import fit
 from sdg.prompts import DEFAULT, Prompt
 from sdg.records import Record, from_row
 from sdg.response import render_response
@@ -97,7 +98,7 @@ class SFTCollator:
         """
         records = [e if isinstance(e, Record) else from_row(e) for e in examples]
         records = [replace(r, defects=jitter(r.defects, self.jitter, self.rng)) for r in records]
-        images = pixel_batch(self.processor.image_processor, [r.image for r in records])
+        images = pixel_batch(self.processor.image_processor, [fit(r.image) for r in records])
         merge = self.processor.image_processor.merge_size
         counts = [int(grid.prod()) // merge**2 for grid in images["image_grid_thw"]]
         prompts, targets = self._tokenise(records, counts)
