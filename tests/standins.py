@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3VLForConditionalGeneration
 
 from sdg.training import tiny
 
+torch.set_num_threads(1)  # models this small lose time to a second thread
+LIVELINESS = 8
 WORDS = ["caption: a red car by the green tree ; find what is wrong with the picture", "the left hand is melted"]
 
 
@@ -40,8 +43,14 @@ def build(digits: bool = False, seed: int = 0, **sizes: int) -> tuple[Qwen3VLFor
             tokenizer=digit_tokenizer(),
             chat_template=processor.chat_template,
         )
-    small: dict[str, Any] = {"hidden": 48, "vision_layers": 3, "text_layers": 2, "text_mlp": 64, "vision_mlp": 64}
-    return tiny.build_model(processor, seed=seed, **(small | sizes)).eval(), processor
+    small: dict[str, Any] = {"hidden": 64, "vision_layers": 3, "text_layers": 2, "text_mlp": 64, "vision_mlp": 64}
+    model = tiny.build_model(processor, seed=seed, **(small | sizes)).eval()
+    with torch.no_grad():
+        # As they are initialised the layers hardly change their input, and every answer repeats the prompt's last word.
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and ".layers." in name:
+                weight.mul_(LIVELINESS)
+    return model, processor
 
 
 def save_checkpoint(folder: Path, **options: Any) -> Path:

@@ -56,7 +56,7 @@ def completable(digits: str, low: int, high: int) -> bool:
     while value <= high:
         # ``value`` with k more digits spans value*10^k .. value*10^k + 10^k - 1.
         span = 10 ** (len(str(value)) - len(digits))
-        if value + span - 1 >= low:
+        if max(value, low) <= min(value + span - 1, high):
             return True
         value *= 10
     return False
@@ -197,9 +197,14 @@ class OrderAndRoom(LogitsProcessor):
         elif left < self.constraint.object_room:
             # No further object: after a whole one no comma, after an importance no brace with a comma.
             if text.endswith(b"}"):
-                scores[self.constraint.leading_comma.to(scores.device)] = -torch.inf
+                refused = self.constraint.leading_comma
             elif _IMPORTANCE.search(text[-24:]):
-                scores[self.constraint.leading_brace_comma.to(scores.device)] = -torch.inf
+                refused = self.constraint.leading_brace_comma
+            else:
+                return
+            wanted = scores.argmax()
+            scores[refused.to(scores.device)] = -torch.inf
+            self.cut[row] |= bool(scores.argmax() != wanted)
 
     def _ending(self, text: bytearray, used: int, left: int) -> str | None:
         """What to write now because the room for the think text, or for a description, is used up."""
