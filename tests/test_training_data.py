@@ -28,7 +28,7 @@ def test_batches_hold_like_lengths_in_random_order():
     padded = {
         pool: lengths[np.array(list(LengthGroupedBatches(lengths, 32, pool))).reshape(-1, 32)].max(1) for pool in (1, 8)
     }
-    assert padded[8].mean() < 0.65 * padded[1].mean()
+    assert padded[8].mean() < 0.7 * padded[1].mean()
     assert abs(np.corrcoef(padded[8][:-1], padded[8][1:])[0, 1]) < 0.4
 
 
