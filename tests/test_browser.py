@@ -181,6 +181,8 @@ def test_a_phone_shows_everything_without_scrolling_sideways(url, visit, picture
     assert widest() == 390
     detect(page, picture, "a red house", "found")
     expect(page.locator(".sdg-table tbody tr").nth(1)).to_contain_text("minor")
+    page.locator("#json").get_by_text("JSON").click()
+    expect(page.locator("#json .cm-content")).to_be_visible()
     assert widest() == 390
     page.get_by_role("tab", name="About").click()
     expect(page.get_by_text("What a defect is")).to_be_visible()
