@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from standins import build, picture
 
@@ -19,6 +19,7 @@ from sdg.response import parse_response, render_response
 xgrammar = pytest.importorskip("xgrammar")
 
 
+@settings(deadline=None)
 @given(st.integers(0, GRID), st.integers(0, GRID), st.integers(0, GRID), st.integers(0, 4))
 def test_completable_agrees_with_trying_every_number(value, low, high, length):
     digits = str(value)[:length]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdg.prompts import DEFAULT, MAX_CAPTION, Prompt, as_prompt
@@ -26,6 +26,7 @@ def test_format(caption, expected):
     assert OWN.format(caption) == expected
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=200).filter(lambda text: text.strip()))
 def test_any_caption_is_given_as_it_is(caption):
     assert OWN.format(caption) == f"Look for {caption.strip()} in {{x}}."
