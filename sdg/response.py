@@ -20,7 +20,7 @@ _THINK_CLOSE = re.compile(r"</think>", re.IGNORECASE)
 _ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
 _TAG = re.compile(r"<(?=/?(?:think|answer)\b)", re.IGNORECASE)
-_FENCE = re.compile(r"\s*```[\w-]*\s*(.*?)\s*```\s*", re.DOTALL)
+_LANGUAGE = re.compile(r"[\w-]*")
 _SPACE = re.compile(r"\s*")
 _EMPTY_LIST = re.compile(r"\[\s*\]")
 _EMPTY_WRAPPER = re.compile(r"\s*\{\s{0,20}[\"']\w{1,40}[\"']\s{0,20}:\s{0,20}\[\s{0,20}\]\s{0,20}\}")
@@ -71,11 +71,13 @@ def parse_response(text: str, strict: bool = False, order: BoxOrder = "xyxy") ->
     Raises:
         ResponseFormatError: strict, where the gate closes; tolerant, where the text answers nothing: no list at all, a
             list cut off before its first complete object, or a list of which no object is usable.
+        ValueError: for an unknown ``order``.
 
     Example:
         >>> parse_response('<answer>[{"box_2d": [1, 2, 30, 40], "label": "artifact"}]</answer>')[0].box
         (1, 2, 30, 40)
     """
+    reorder((), order)  # an unknown order is the caller's mistake, not the text's
     reasoning, start = _split(text)
     defects = _gate(text, start, order) if strict else _salvage(text, start, order)
     return DefectSet(tuple(defects), reasoning=reasoning, raw=text)
@@ -131,8 +133,9 @@ def _gate(text: str, start: int, order: BoxOrder) -> Iterator[Defect]:
     if opened is None or closed is None:
         raise ResponseFormatError("no closed answer block; a response ends with <answer>[…]</answer>")
     body = text[opened.end() : closed.start()].strip()
-    fenced = _FENCE.fullmatch(body)
-    body = fenced.group(1) if fenced else body
+    if len(body) >= 6 and body.startswith("```") and body.endswith("```"):
+        body = body[3:-3]
+        body = body[_LANGUAGE.match(body).end() :].strip()  # type: ignore[union-attr]
     if not body:
         return iter(())
     try:
@@ -221,8 +224,10 @@ def _objects(text: str, begin: int, tagged: bool) -> Iterator[Mapping[str, Any]]
     prefix = text[begin:bracket].strip(" \n\r\t`jsonJSON")
     whole = _decoded(text, bracket) if bracket >= 0 and not prefix else None
     if whole is not None and (items := [item for item in whole[0] if isinstance(item, dict)]):
-        yield from items
-        return
+        closed = _ANSWER_CLOSE.search(text, whole[1]) if tagged else None
+        if closed is None or _BOX_KEY.search(text, whole[1], closed.start()) is None:
+            yield from items
+            return
     keys = [match.start() for match in _BOX_KEY.finditer(text, begin)]
     end, read_before = begin, False
     for index, key in enumerate(keys):
