@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 GRID = 1000
-"""Boxes live on an image-relative grid: 1000 is the full width or height (SPEC 1)."""
+"""Boxes live on an image-relative grid: 1000 is the full width or height (§3.1)."""
 
 BoxOrder = Literal["xyxy", "yxyx", "xywh"]
 """``xyxy`` corners, ``yxyx`` corners with y first (the Gemini habit), ``xywh`` corner and size (COCO)."""
@@ -91,7 +91,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def diou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """Distance-IoU of every pair (SPEC 6): IoU - (centre distance)^2 / (diagonal of the enclosing box)^2, in -1..1.
+    """Distance-IoU of every pair (App. D): IoU - (centre distance)^2 / (diagonal of the enclosing box)^2, in -1..1.
 
     Args:
         a: (n, 4).

@@ -55,7 +55,7 @@ TIERS: dict[str, tuple[int, int]] = {
     "minor": (15, 39),
     "negligible": (1, 14),
 }
-"""Importance tiers, both ends included (SPEC 1)."""
+"""Importance tiers, both ends included (§3.1)."""
 
 
 def tier_of(importance: int) -> str:
@@ -64,9 +64,14 @@ def tier_of(importance: int) -> str:
 
 
 def _integer(name: str, value: Any, low: int, high: int, clip: bool, mended: list[str]) -> int:
+    if type(value) is int and low <= value <= high:
+        return value
     if isinstance(value, bool) or not isinstance(value, SupportsFloat | SupportsIndex):
         raise ValueError(f"{name}={value!r} is not a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name}={value!r} is not a finite number")
     if not clip:
@@ -289,7 +294,7 @@ class DefectSet(Sequence[Defect]):
         return tuple(d for d in self.defects if d.type is wanted)
 
     def by_importance(self) -> tuple[Defect, ...]:
-        """The defects from the most important to the least; a missing importance counts as 100 (SPEC 10.7)."""
+        """The defects from the most important to the least; a missing importance counts as 100."""
         return tuple(sorted(self.defects, key=lambda d: -(100 if d.importance is None else d.importance)))
 
     def to_json(self) -> dict[str, Any]:
@@ -325,7 +330,7 @@ class DefectSet(Sequence[Defect]):
         """
         if isinstance(defects, DefectSet):
             return defects
-        if isinstance(defects, str | Mapping):
+        if isinstance(defects, str | Mapping) or not isinstance(defects, Iterable):
             raise ValueError(f"expected a list of defects, got {defects!r:.80}")
         made = []
         for index, item in enumerate(defects):

@@ -59,9 +59,9 @@ def parse_response(text: str, strict: bool = False, order: BoxOrder = "xyxy") ->
     Args:
         text: the response.
         strict: the reward's format gate (App. D): a think tag, a closed answer block with a JSON list (a code fence
-            round it is tolerated, a blank block is the empty list), and in every item a box, a label, a description and
-            an importance of 1..100. Otherwise every complete object is saved: closed, with a valid box and label; without
-            a description its reason is "", without an importance that is None. An object with a bad value is
+            round it is tolerated, a blank block is the empty list), and in every item a box, a label, a description
+            and an importance of 1..100. Otherwise every complete object is saved: closed, with a valid box and label;
+            without a description its reason is "", without an importance that is None. An object with a bad value is
             dropped, exact repeats collapse, and of two answers the first counts.
         order: the order of coordinates that the model was told to write.
 
@@ -86,8 +86,8 @@ def parse_response(text: str, strict: bool = False, order: BoxOrder = "xyxy") ->
 def render_response(defect_set: DefectSet) -> str:
     """Write a set in the response format; :func:`parse_response` reads it back, in both modes.
 
-    Tags inside a reason are escaped as JSON allows, tags inside the think text as ``&lt;``. An importance of None is left
-    out, which the strict mode does not accept.
+    Tags inside a reason are escaped as JSON allows, tags inside the think text as ``&lt;``. An importance of None is
+    left out, which the strict mode does not accept.
     """
     items = []
     for defect in defect_set:

@@ -125,7 +125,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, parquet):
 def test_it_learns_a_few_pictures_by_heart(tmp_path, parquet):
     rows = load_training_rows(parquet).select(range(8))
     records = list(generate(8, seed=9))
-    run = trainer(tmp_path, rows, max_steps=260, per_device_train_batch_size=8)
+    run = trainer(tmp_path, rows, max_steps=260, per_device_train_batch_size=8, coordinate_jitter=8)
     evaluation = FreeRunningEvaluation(
         records, run.processing_class, prompt=PROMPT, folder=tmp_path, every=130, max_new_tokens=200
     )
@@ -166,19 +166,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, parquet):
     first.wait()
     reached = int(Path(last_complete_checkpoint(tmp_path)).name.split("-")[1])
     assert not (tmp_path / "final").exists()
-    log = subprocess.run(
+    subprocess.run(
         [*command, "--max_steps", str(reached + 3)],
         cwd=ROOT,
         env=environment,
         check=True,
-        capture_output=True,
-        text=True,
     )
     steps = [line["step"] for line in read_curve(tmp_path / "curve.jsonl")]
     assert steps == sorted(set(steps))
     assert steps[-1] == reached + 3
     state = json.loads(Path(last_complete_checkpoint(tmp_path), "trainer_state.json").read_text())
-    assert state["global_step"] > reached, log.stderr[-2000:]
+    assert state["global_step"] > reached
     assert SDGDetector.from_pretrained(tmp_path / "final")(picture(), "a red car").info["new_tokens"] <= 4
 
 

@@ -57,7 +57,7 @@ def capsule(x0: float, y0: float, x1: float, y1: float, r: float) -> Shape:
 
     def distance(x: Array, y: Array) -> Array:
         t = np.clip(((x - x0) * dx + (y - y0) * dy) / length2, 0, 1)
-        return np.hypot(x - x0 - t * dx, y - y0 - t * dy) - r
+        return np.asarray(np.hypot(x - x0 - t * dx, y - y0 - t * dy) - r, dtype=np.float32)
 
     return distance
 

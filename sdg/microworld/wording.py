@@ -263,15 +263,8 @@ def _vocabulary() -> tuple[str, ...]:
         "top middle bottom left centre right image-left image-centre image-right small medium large wide tall square beside"
     ]
     texts += ["text left edge right edge surface shadow"]
-    return tuple(
-        sorted(
-            {
-                word
-                for text in texts
-                for word in re.findall(r"[A-Za-z]+(?:-[A-Za-z]+)*|[^\w\s]", re.sub(r"{\w+}", "", text))
-            }
-        )
-    )
+    words = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|[^\w\s]")
+    return tuple(sorted({word for text in texts for word in words.findall(re.sub(r"{\w+}", "", text))}))
 
 
 VOCABULARY = _vocabulary()

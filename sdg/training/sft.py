@@ -5,6 +5,7 @@ With the options of this module off it is TRL's ``SFTTrainer`` and its chunked l
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sdg.training.optim import MuonWithAdamW
 from sdg.training.tiny import number_ids
 
 DENSE_FILE = "dense_heads.pt"
+WEIGHT_FILE = "target_weight.json"
 
 
 @dataclass
@@ -160,12 +162,15 @@ class DetectorSFTTrainer(SFTTrainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.dense_heads is not None:
             torch.save(self.dense_heads.state_dict(), Path(output_dir) / DENSE_FILE)
+        (Path(output_dir) / WEIGHT_FILE).write_text(json.dumps(self._typical))
         super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.dense_heads is not None:
             state: dict[str, Tensor] = torch.load(Path(checkpoint) / DENSE_FILE, weights_only=True)
             self.dense_heads.load_state_dict(state)
+        if checkpoint is not None and (path := Path(checkpoint) / WEIGHT_FILE).exists():
+            self._typical = json.loads(path.read_text())
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
