@@ -198,6 +198,16 @@ def test_quantised_weights_answer(folder, bits):
     assert engine.generate([picture()], PROMPTS[:1])[0].new_tokens == 3
 
 
+def test_an_adapter_on_quantised_weights_answers_but_is_not_saved_as_one(folder, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("peft")
+    adapter = adapter_folder(folder, tmp_path)
+    engine = TransformersEngine.from_pretrained(folder, quantization_config="8bit", adapter=adapter, max_new_tokens=3)
+    assert engine.generate([picture()], PROMPTS[:1])[0].new_tokens == 3
+    with pytest.raises(ValueError, match="without quantization_config"):
+        engine.save_pretrained(tmp_path / "out")
+
+
 def adapter_folder(folder, tmp_path):
     from peft import LoraConfig, get_peft_model
 
@@ -211,10 +221,13 @@ def test_an_adapter_is_merged(folder, tmp_path):
     pytest.importorskip("peft")
     adapter = adapter_folder(folder, tmp_path)
     plain, _ = load(folder, OFFLINE, dtype="float32")
-    adapted, _ = load(folder, OFFLINE, dtype="float32", adapter=adapter)
+    adapted, processor = load(folder, OFFLINE, dtype="float32", adapter=adapter)
     name = "model.language_model.layers.0.self_attn.q_proj.weight"
     assert adapted.state_dict().keys() == plain.state_dict().keys()
     assert not torch.equal(adapted.state_dict()[name], plain.state_dict()[name])
+    TransformersEngine(adapted, processor).save_pretrained(tmp_path / "merged")
+    merged, _ = load(tmp_path / "merged", OFFLINE, dtype="float32")
+    assert torch.equal(adapted.state_dict()[name], merged.state_dict()[name])
     with pytest.raises(CheckpointError, match=r"is an adapter: load .* with adapter="):
         load(adapter, OFFLINE)
     with pytest.raises(CheckpointError, match="adapter 'no/such/adapter' could not be put on"):
