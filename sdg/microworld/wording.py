@@ -259,10 +259,8 @@ def _vocabulary() -> tuple[str, ...]:
     for kind in KINDS.values():
         texts += [*kind.removable, *(part.name for part in kind.extras)]
     texts += ["Step : ; , . a an no caption count order wrong not extra misalignment artifact defect nowhere"]
-    texts += [
-        "top middle bottom left centre right image-left image-centre image-right small medium large wide tall square beside"
-    ]
-    texts += ["text left edge right edge surface shadow"]
+    texts += ["top middle bottom left centre right image-left image-centre image-right small medium large"]
+    texts += ["wide tall square beside text left edge right edge surface shadow"]
     words = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|[^\w\s]")
     return tuple(sorted({word for text in texts for word in words.findall(re.sub(r"{\w+}", "", text))}))
 
