@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from sdg.training.checkpoint import last_complete_checkpoint
@@ -60,6 +61,16 @@ class DetectorSFTConfig(SFTConfig):
         super().__post_init__()
 
 
+class _ClearGradients(TrainerCallback):
+    """``Trainer`` clears the gradients of its model between steps, not those of the heads beside it."""
+
+    def __init__(self, heads: torch.nn.Module) -> None:
+        self.heads = heads
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.heads.zero_grad()
+
+
 class DetectorSFTTrainer(SFTTrainer):
     """TRL's trainer of a detector.
 
@@ -82,7 +93,10 @@ class DetectorSFTTrainer(SFTTrainer):
                 raise ValueError(f"dense_weight={args.dense_weight} needs the vocabulary of the dense labels")
             if args.world_size > 1:
                 raise ValueError("dense_weight needs one process: the dense heads are not kept equal between several")
-            self.dense_heads = DenseHeads(model.config.text_config.hidden_size, vocabulary).to(model.device)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(args.seed)
+                heads = DenseHeads(model.config.text_config.hidden_size, vocabulary)
+            self.dense_heads = heads.to(model.device)
         self._numbers: Tensor | None = None
         self._soft: Tensor | None = None
         self._typical: float | None = None
@@ -96,6 +110,8 @@ class DetectorSFTTrainer(SFTTrainer):
             self._numbers = self._numbers.to(model.device)
             self._soft = soft_targets(args.coordinate_sigma).to(model.device)
         super().__init__(**kwargs)
+        if self.dense_heads is not None:
+            self.add_callback(_ClearGradients(self.dense_heads))
         if args.fast_forward:
             speed_up(self.model)
 
