@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -92,6 +92,7 @@ class SDGDetector:
             CheckpointError: saying what was tried and what to do.
         """
         from sdg.engines.checkpoints import HubOptions, read_settings
+        from sdg.engines.constrained import MIN_NEW_TOKENS
         from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download)
@@ -99,7 +100,8 @@ class SDGDetector:
         if adapter is not None:
             settings |= read_settings(adapter, replace(hub, revision=None))
         if max_new_tokens is None:
-            max_new_tokens = settings.get("max_new_tokens", MAX_NEW_TOKENS)
+            limit = settings.get("max_new_tokens", MAX_NEW_TOKENS)
+            max_new_tokens = max(limit, MIN_NEW_TOKENS) if constrained else limit
         chosen = as_prompt(settings if prompt is None else prompt)
         engine = TransformersEngine.from_pretrained(
             name_or_path,
@@ -291,7 +293,8 @@ class SDGDetector:
         try:
             found = parse_response(answer.text, order=self.box_order)
         except ResponseFormatError as error:
-            cut = "" if answer.finished else f"; the answer was cut off after {answer.new_tokens} tokens"
+            after = f" after {answer.new_tokens} tokens" if answer.new_tokens else ""
+            cut = "" if answer.finished else f"; the answer was cut off{after}"
             return DefectSet(caption=caption, parse_error=f"{error}{cut}", raw=answer.text, info=info)
         if not (caption or "").strip() and found.misalignments:
             info["dropped_misalignments"] = len(found.misalignments)
@@ -310,31 +313,29 @@ class DetectionStream(Iterator[str]):
 
     def __init__(self, detector: SDGDetector, image: Image.Image, caption: str | None):
         self._detector, self._image, self._caption = detector, image, caption
-        self._text, self._started, self._seconds = "", time.perf_counter(), 0.0
-        self._finished = False
+        self._started = time.perf_counter()
+        self._answer = Generation("", None, None, 0.0, finished=False)
         self._pieces = detector.engine.stream(fit(image), detector.prompt.format(caption))
 
     def __next__(self) -> str:
         try:
             piece = next(self._pieces)
-        except StopIteration:
-            self._finished = True
+        except StopIteration as end:
+            if end.value is not None:
+                self._answer = end.value
             raise
-        finally:
-            self._seconds = time.perf_counter() - self._started
-        self._text += piece
+        text, seconds = self._answer.text + piece, time.perf_counter() - self._started
+        self._answer = replace(self._answer, text=text, seconds=seconds)
         return piece
 
     def close(self) -> None:
         """Stop the model."""
-        if isinstance(self._pieces, Generator):
-            self._pieces.close()
+        self._pieces.close()
 
     @property
     def result(self) -> DefectSet:
         """The set that the text so far names; before the end, of the objects that are complete."""
-        answer = Generation(self._text, None, None, self._seconds, self._finished)
-        return self._detector._read(answer, self._image, self._caption)
+        return self._detector._read(self._answer, self._image, self._caption)
 
 
 def _pairs(images: Iterable[Any], captions: Any) -> Iterable[tuple[Any, str | None]]:

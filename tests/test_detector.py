@@ -42,6 +42,7 @@ class Scripted:
     def stream(self, image, prompt):
         text = self.answers.get(prompt, self.default)
         yield from (text[i : i + 7] for i in range(0, len(text), 7))
+        return Generation(text, 90, 40, 0.5, self.finished)
 
 
 def scripted(**options):
@@ -192,7 +193,7 @@ def test_a_stream_ends_in_the_set_that_a_call_gives():
     assert BOTH.endswith(text)
     assert stream.result == detector(picture(), "a red car")
     assert (stream.result.caption, stream.result.parse_error) == ("a red car", None)
-    assert stream.result.info["finished"]
+    assert stream.result.info == detector(picture(), "a red car").info
 
 
 # --- a real model -----------------------------------------------------------------------------------------------------
@@ -236,6 +237,13 @@ def test_arguments_win_over_the_checkpoints_settings(folder, tmp_path):
     other = SDGDetector.from_pretrained(tmp_path, prompt="default", max_new_tokens=5)
     assert (other.prompt, other.engine.max_new_tokens) == (DEFAULT, 5)
     assert SDGDetector.from_pretrained(folder).prompt == DEFAULT
+
+
+def test_a_short_limit_of_the_checkpoint_is_raised_for_constrained_answers(folder, tmp_path):
+    SDGDetector.from_pretrained(folder, prompt=PROMPT, max_new_tokens=8).save_pretrained(tmp_path)
+    assert SDGDetector.from_pretrained(tmp_path, constrained=True)(picture(), "a car").parse_error is None
+    with pytest.raises(ValueError, match="max_new_tokens=8 leaves no room"):
+        SDGDetector.from_pretrained(tmp_path, constrained=True, max_new_tokens=8)
 
 
 def test_an_adapters_own_prompt_comes_first(folder, tmp_path):

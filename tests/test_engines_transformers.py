@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,10 +97,24 @@ def test_unequal_lists_and_limits_are_refused(engine):
 
 def test_the_pieces_of_a_stream_join_to_the_answer(engine):
     images = [picture(i) for i in range(4)]
-    streams = [list(engine.stream(image, PROMPTS[0])) for image in images]
     answers = engine.generate(images, PROMPTS[:1] * 4)
-    assert ["".join(pieces) for pieces in streams] == [answer.text for answer in answers]
-    assert max(len(pieces) for pieces in streams) > 1
+    most = 0
+    for image, answer in zip(images, answers, strict=True):
+        pieces = []
+        streamed = drain(engine.stream(image, PROMPTS[0]), pieces)
+        assert "".join(pieces) == streamed.text == answer.text
+        assert replace(streamed, seconds=answer.seconds) == answer
+        most = max(most, len(pieces))
+    assert most > 1
+
+
+def drain(stream, pieces):
+    """The pieces of a stream into a list, and what it returns at the end."""
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return end.value
 
 
 def test_closing_a_stream_stops_the_model():

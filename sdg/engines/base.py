@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,6 +46,6 @@ class Engine(Protocol):
         """Answer a batch: one RGB picture and one instruction each; as many answers, in the same order."""
         ...
 
-    def stream(self, image: Image.Image, prompt: str) -> Iterator[str]:
-        """Answer one picture piece by piece; the pieces joined are the text."""
+    def stream(self, image: Image.Image, prompt: str) -> Generator[str, None, Generation]:
+        """Answer one picture piece by piece; the pieces joined are the text of the answer that it returns."""
         ...

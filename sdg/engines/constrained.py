@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,6 +22,12 @@ THINK_END = "</think>\n<answer>["
 BOX_START = '{"box_2d": ['
 IMPORTANCE_START = '", "importance": '
 LIST_END = "}]</answer>"
+
+# Upper bounds in tokens: in the worst case all is spelt byte by byte.
+CLOSING_ROOM = 2 * len(IMPORTANCE_START) + 3 + len(LIST_END) + 8
+OBJECT_ROOM = len(BOX_START) + 4 * len("1000, ") + len('], "label": "misalignment", "description": "') + CLOSING_ROOM
+MIN_NEW_TOKENS = 2 * (OBJECT_ROOM + len(THINK_END))
+"""The least limit of new tokens under which every answer can be closed."""
 
 GRAMMAR = r"""
 root ::= "<think>" [^<]+ "</think>\n<answer>[" ("]" | object (", " object)* "]") "</answer>"
@@ -84,25 +90,16 @@ class Constraint:
         self._tokenizer = tokenizer
         self.ends = frozenset(ends)
         self.vocabulary: list[bytes] = info.decoded_vocab
-        self.leading_comma = self._starting_with(b",")
-        self.leading_brace_comma = self._starting_with(b"},")
-        # Upper bounds in tokens: in the worst case a literal is spelt byte by byte.
-        self.closing_room = 2 * len(IMPORTANCE_START) + 3 + len(LIST_END) + 8
-        opening = BOX_START + "1000, " * 4 + '], "label": "misalignment", "description": "'
-        self.object_room = len(opening) + self.closing_room
+        self.leading_comma = self._ids(lambda token: token.startswith(b","))
+        self.leading_brace_comma = self._ids(lambda token: token.startswith(b"},"))
         self._numeric = [
             (index, match[1], match[2].decode(), match[3])
             for index, token in enumerate(self.vocabulary)
             if (match := _NUMBER.fullmatch(token))
         ]
-        self._other = [i for i, t in enumerate(self.vocabulary) if t and not _NUMBER.fullmatch(t) and _has_digit(t)]
-        self._plain = [i for i, t in enumerate(self.vocabulary) if t and not _has_digit(t)]
-        self.refused_in_box = functools.lru_cache(maxsize=4096)(self._refused_in_box)
-
-    @property
-    def min_new_tokens(self) -> int:
-        """The least limit of new tokens under which every answer can be closed."""
-        return 2 * (self.object_room + len(THINK_END))
+        self._other = self._ids(lambda token: not _NUMBER.fullmatch(token) and _has_digit(token))
+        self._plain = self._ids(lambda token: not _has_digit(token))
+        self._refused_numbers = functools.lru_cache(maxsize=4096)(self._numbers_refused_after)
 
     def processors(self, max_new_tokens: int) -> tuple[LogitsProcessor, OrderAndRoom]:
         """Fresh processors for one ``generate`` call, in their order."""
@@ -115,12 +112,14 @@ class Constraint:
         """Token ids that spell ``text``."""
         return self._tokenizer.encode(text, add_special_tokens=False)
 
-    def _starting_with(self, prefix: bytes) -> Tensor:
-        return torch.tensor([i for i, t in enumerate(self.vocabulary) if t.startswith(prefix)], dtype=torch.long)
-
-    def _refused_in_box(self, digits: str, low: int, high: int) -> Tensor:
+    def refused_in_box(self, digits: str, low: int, high: int) -> list[Tensor]:
         """Ids that must not follow ``digits`` of a box's number, which has to end in ``low``..``high``."""
-        refused = list(self._other)
+        refused = [self._other, self._refused_numbers(digits, low, high)]
+        # What holds no digit ends the number, or is the space before it.
+        return [*refused, self._plain] if digits and not low <= int(digits) <= high else refused
+
+    def _numbers_refused_after(self, digits: str, low: int, high: int) -> Tensor:
+        refused = []
         for index, space, more, rest in self._numeric:
             if digits and space:
                 allowed = False
@@ -130,10 +129,10 @@ class Constraint:
                 allowed = completable(digits + more, low, high)
             if not allowed:
                 refused.append(index)
-        # Whatever holds no digit ends the number, or is the space before it.
-        if digits and not low <= int(digits) <= high:
-            refused += self._plain
         return torch.tensor(refused, dtype=torch.long)
+
+    def _ids(self, condition: Callable[[bytes], bool]) -> Tensor:
+        return torch.tensor([i for i, t in enumerate(self.vocabulary) if t and condition(t)], dtype=torch.long)
 
 
 class OrderAndRoom(LogitsProcessor):
@@ -148,10 +147,10 @@ class OrderAndRoom(LogitsProcessor):
     """
 
     def __init__(self, constraint: Constraint, max_new_tokens: int):
-        if max_new_tokens < constraint.min_new_tokens:
+        if max_new_tokens < MIN_NEW_TOKENS:
             raise ValueError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a constrained answer:"
-                f" it needs at least {constraint.min_new_tokens}"
+                f" it needs at least {MIN_NEW_TOKENS}"
             )
         self.constraint = constraint
         self.max_new_tokens = max_new_tokens
@@ -193,8 +192,9 @@ class OrderAndRoom(LogitsProcessor):
             corner, digits = len(numbers) - 1, numbers[-1]
             low = int(numbers[corner - 2]) + 1 if corner >= 2 else 0
             high = GRID if corner >= 2 else GRID - 1
-            scores[self.constraint.refused_in_box(digits, low, high).to(scores.device)] = -torch.inf
-        elif left < self.constraint.object_room:
+            for refused in self.constraint.refused_in_box(digits, low, high):
+                scores[refused.to(scores.device)] = -torch.inf
+        elif left < OBJECT_ROOM:
             # No further object: after a whole one no comma, after an importance no brace with a comma.
             if text.endswith(b"}"):
                 refused = self.constraint.leading_comma
@@ -214,7 +214,7 @@ class OrderAndRoom(LogitsProcessor):
                 return None
             written = len(text) - tag if tag >= start else 0
             return THINK_END[written:]
-        if left <= self.constraint.closing_room and (open_text := _TEXT.search(text)) and open_text[1] and _whole(text):
+        if left <= CLOSING_ROOM and (open_text := _TEXT.search(text)) and open_text[1] and _whole(text):
             escaped = len(open_text[1]) - len(open_text[1].rstrip(b"\\"))
             return ("\\" if escaped % 2 else "") + IMPORTANCE_START
         return None

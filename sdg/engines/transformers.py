@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -152,15 +152,16 @@ class TransformersEngine:
             for text, prompt, (ids, ended), forced in zip(texts, lengths, answers, cut, strict=True)
         ]
 
-    def stream(self, image: Image.Image, prompt: str) -> Iterator[str]:
+    def stream(self, image: Image.Image, prompt: str) -> Generator[str, None, Generation]:
         """Answer one picture piece by piece. Closing the iterator stops the model; its errors are raised here."""
+        started = time.perf_counter()
         inputs = self.inputs([image], [prompt])
         pieces = _Pieces(self.processor.tokenizer, self._ends)
-        stop, failures = threading.Event(), []
+        stop, failures, text = threading.Event(), [], ""
+        rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
 
         def work() -> None:
             try:
-                rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
                 self._run(inputs, streamer=pieces, logits_processor=list(rules), stopping_criteria=[_Stop(stop)])
             except BaseException as error:
                 failures.append(error)
@@ -171,12 +172,16 @@ class TransformersEngine:
         try:
             for piece in pieces:
                 if piece:
+                    text += piece
                     yield piece
         finally:
             stop.set()
             thread.join()
         if failures:
             raise failures[0]
+        finished = pieces.ended and not (rules and rules[1].cut[0])
+        seconds = time.perf_counter() - started
+        return Generation(text, inputs["input_ids"].shape[1], pieces.count, seconds, finished)
 
     def _run(self, inputs: Any, **options: Any) -> torch.Tensor:
         """Greedy generation. What a checkpoint's own settings say about sampling and penalties is set back."""
@@ -223,9 +228,15 @@ class _Pieces(TextIteratorStreamer):
     def __init__(self, tokenizer: Any, ends: frozenset[int]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         self._ends = ends
+        self.count, self.ended = 0, False
 
     def put(self, value: torch.Tensor) -> None:
-        if self.next_tokens_are_prompt or value.reshape(-1)[0].item() not in self._ends:
+        if self.next_tokens_are_prompt:
+            super().put(value)
+        elif value.item() in self._ends:
+            self.ended = True
+        else:
+            self.count += 1
             super().put(value)
 
 
