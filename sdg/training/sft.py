@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from sdg.training.checkpoint import last_complete_checkpoint
+from sdg.training.collator import LENGTH_STEP
 from sdg.training.data import LengthGroupedBatches, text_length
 from sdg.training.dense import DenseHeads, DenseVocabulary, dense_loss
 from sdg.training.fast import speed_up
@@ -149,7 +150,7 @@ class DetectorSFTTrainer(SFTTrainer):
             # Padding is on the right: no token sees it, and without a mask the quick attention runs.
             inputs.pop("attention_mask", None)
         first = int((labels >= 0).int().argmax(dim=1).min())
-        kept = labels.shape[1] - max(first - 1, 0)
+        kept = min(-(-(labels.shape[1] - first + 1) // LENGTH_STEP) * LENGTH_STEP, labels.shape[1])
         outputs = model(**inputs, logits_to_keep=kept, use_cache=False)
         parts = target_loss(
             outputs.logits,
