@@ -81,7 +81,7 @@ class FreeRunningEvaluation(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Remember the last losses for the curve."""
-        self.losses = {k: v for k, v in (logs or {}).items() if k.startswith("loss") or k == "learning_rate"}
+        self.losses |= {k: v for k, v in (logs or {}).items() if k.startswith("loss") or k == "learning_rate"}
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Evaluate where it is time."""
