@@ -9,13 +9,14 @@ from scripted_detector import ScriptedDetector
 from typer.testing import CliRunner
 
 from sdg import __version__, cli
+from sdg.cli import shared
 from sdg.defects import DefectSet
 
 
 @pytest.fixture
 def detector(monkeypatch):
     made = ScriptedDetector()
-    monkeypatch.setattr(cli, "_detector", lambda model: made)
+    monkeypatch.setattr(shared, "load_detector", lambda model: made)
     return made
 
 

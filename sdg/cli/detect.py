@@ -1,45 +1,26 @@
-"""The ``sdg`` command. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+"""``sdg detect``: pictures in; tables, JSON lines or overlays out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sdg import __version__
+from sdg.cli import shared
+from sdg.cli.shared import PICTURE_FILES, err, out, writable_picture
 from sdg.defects import DefectSet, DefectType
 
 if TYPE_CHECKING:
     from PIL import Image
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Structured Defect Grounding: where a generated picture fails, what is wrong, why, and how much.",
-)
-PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 COLOURS = {DefectType.ARTIFACT: "dark_orange", DefectType.MISALIGNMENT: "dodger_blue1"}
-
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False)
-
-
-class Split(str, Enum):
-    """The splits of the microworld."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 @dataclass(frozen=True)
@@ -59,27 +40,6 @@ class Outcome:
         return None if self.found.parse_error is None else f"the answer could not be read: {self.found.parse_error}"
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"sdg {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    """Structured Defect Grounding: where a generated picture fails, what is wrong, why, and how much."""
-
-
-@app.command()
 def detect(
     images: Annotated[list[str], typer.Argument(help="Picture files.", metavar="IMAGE", show_default=False)],
     caption: Annotated[
@@ -109,7 +69,7 @@ def detect(
       sdg detect picture.png --model P1n3/sdg-detector-grpo
     """
     targets = _targets(images, overlay)
-    detector = _detector(model)
+    detector = shared.load_detector(model)
     failures = []
     for outcome, target in zip(_outcomes(detector, images, caption, batch_size), targets, strict=True):
         outcome = _drawn(outcome, target)
@@ -128,33 +88,12 @@ def detect(
     raise typer.Exit(1 if failures else 0)
 
 
-@app.command()
-def microworld(
-    sheet: Annotated[Path, typer.Option(metavar="OUT", help="Picture file to write.", show_default=False)],
-    n: Annotated[int, typer.Option(min=1, max=2000, help="How many pictures.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
-    split: Annotated[Split, typer.Option(help="Splits share no scene and no caption pattern.")] = Split.train,
-) -> None:
-    """Draw a sheet of the microworld: pictures with their true defects, captions and reasons.
-
-    \b
-    Example:
-      sdg microworld --sheet world.png --n 40 --split test
-    """
-    _writable_picture(sheet)
-    from sdg.draw import contact_sheet
-    from sdg.microworld import generate
-
-    contact_sheet(generate(n, seed, split.value)).save(sheet)
-    err.print(Text(f"{sheet} written: {n} pictures of the {split.value} split"))
-
-
 def _targets(images: Sequence[str], overlay: Path | None) -> list[Path | None]:
     """Where the drawn picture of each image goes."""
     if overlay is None:
         return [None] * len(images)
     if len(images) == 1 and overlay.suffix.lower() in PICTURE_FILES and not overlay.is_dir():
-        _writable_picture(overlay)
+        writable_picture(overlay)
         return [overlay]
     try:
         overlay.mkdir(parents=True, exist_ok=True)
@@ -168,27 +107,6 @@ def _targets(images: Sequence[str], overlay: Path | None) -> list[Path | None]:
         taken.add(name)
         targets.append(overlay / f"{name}.png")
     return targets
-
-
-def _writable_picture(path: Path) -> None:
-    if path.suffix.lower() not in PICTURE_FILES:
-        raise typer.BadParameter(f"{path} does not end like a picture file ({', '.join(PICTURE_FILES)})")
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{path} cannot be written: the folder {path.parent} does not exist")
-
-
-def _detector(model: str) -> Any:
-    from transformers.utils import logging
-
-    from sdg.detector import SDGDetector
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        return SDGDetector.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        err.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
-        raise typer.Exit(2) from None
 
 
 def _outcomes(detector: Any, images: Sequence[str], caption: str | None, batch_size: int) -> Iterator[Outcome]:
