@@ -172,8 +172,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, parquet):
         env=environment,
         check=True,
     )
-    steps = [line["step"] for line in read_curve(tmp_path / "curve.jsonl")]
+    curve = read_curve(tmp_path / "curve.jsonl")
+    steps, seconds = ([line[name] for line in curve] for name in ("step", "seconds"))
     assert steps == sorted(set(steps))
+    assert seconds == sorted(set(seconds))
     assert steps[-1] == reached + 3
     state = json.loads(Path(last_complete_checkpoint(tmp_path), "trainer_state.json").read_text())
     assert state["global_step"] > reached

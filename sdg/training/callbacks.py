@@ -77,7 +77,18 @@ class FreeRunningEvaluation(TrainerCallback):
         self.curve.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         self.best = max((line["mean_f1"] for line in lines), default=-1.0)
         self.before = lines[-1]["seconds"] if lines else 0.0
+        clock = read_curve(self.folder / "clock.jsonl") if state.global_step else []
+        self.before = max([self.before, *(c["seconds"] for c in clock if c["step"] == state.global_step)])
         self.started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds of training so far, those of the runs that this one resumes included."""
+        return round(self.before + time.monotonic() - self.started, 1)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time of the checkpoint, for the run that resumes from it."""
+        with (self.folder / "clock.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, "seconds": self.seconds()}) + "\n")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Remember the last losses for the curve."""
@@ -96,11 +107,11 @@ class FreeRunningEvaluation(TrainerCallback):
         """Answer, score, note, and keep the model where it is the best so far."""
         if not state.is_world_process_zero:
             return
-        seconds = self.before + time.monotonic() - self.started
+        seconds = self.seconds()
         found = self.predict(model)
         metrics = self.compute(predictions=found, references=[r.defects for r in self.records])
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        line = {"step": state.global_step, "pictures": state.global_step * batch, "seconds": round(seconds, 1)}
+        line = {"step": state.global_step, "pictures": state.global_step * batch, "seconds": seconds}
         line |= {"mean_f1": mean_f1(metrics)} | {k: metrics.get(k) for k in CURVE_KEYS} | self.losses
         line["defects_a_picture"] = sum(len(d) for d in found) / max(len(found), 1)
         with self.curve.open("a", encoding="utf-8") as file:
