@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from standins import picture, save_checkpoint
 from trl import ModelConfig, TrlParser
 
 from sdg.detector import SDGDetector
@@ -26,7 +27,6 @@ from sdg.training.data import load_training_rows
 from sdg.training.dense import DenseVocabulary
 from sdg.training.sft import DetectorSFTConfig, DetectorSFTTrainer
 from sdg.training.tiny import build_model, build_processor
-from tests.standins import picture, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train" / "sft.py"

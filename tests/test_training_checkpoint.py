@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from standins import build, picture
 
 from sdg.detector import SDGDetector
 from sdg.prompts import Prompt
 from sdg.training.checkpoint import last_complete_checkpoint, save_detector
-from tests.standins import build, picture
 
 PROMPT = Prompt("caption: {caption}", "no caption")
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from standins import build, picture
 
 from sdg.defects import Defect, DefectSet
 from sdg.engines.transformers import TransformersEngine
@@ -16,7 +17,6 @@ from sdg.response import parse_response, render_response
 from sdg.training.collator import IGNORE, SFTCollator, jitter_box, pixel_batch
 from sdg.training.dense import DenseVocabulary
 from sdg.training.tiny import build_processor
-from tests.standins import build, picture
 
 PROCESSOR = build_processor(VOCABULARY)
 PROMPT = Prompt("caption: {caption}", "no caption")

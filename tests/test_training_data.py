@@ -1,17 +1,18 @@
 """Data for training: rows from parquet and from SDG-30K's layout, batches of like length."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import picture
 
 from sdg.microworld import generate
 from sdg.records import from_row, to_dataset, to_row
 from sdg.response import render_response
-from sdg.training.data import LengthGroupedBatches, load_training_rows, text_length
-from tests.standins import picture
+from sdg.training.data import LengthGroupedBatches, hold_out, load_training_rows, text_length
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=120)
 
@@ -21,6 +22,15 @@ def test_every_example_once(lengths, batch_size, pool, epoch):
     sampler = LengthGroupedBatches(lengths, batch_size, pool)
     sampler.set_epoch(epoch)
     assert sorted(sampler) == list(range(len(lengths))) == list(range(len(sampler)))
+
+
+def test_no_caption_is_on_both_sides_of_a_hold_out():
+    records = [replace(r, caption=f"caption {k % 5}") for k, r in enumerate(generate(12, seed=1))]
+    train, aside = hold_out(to_dataset(records), 2)
+    assert aside["caption"] == ["caption 0", "caption 1"]
+    assert set(train["caption"]) == {"caption 2", "caption 3", "caption 4"}
+    with pytest.raises(ValueError, match="hold_out=12 leaves none of 12"):
+        hold_out(to_dataset(records), 12)
 
 
 def test_batches_hold_like_lengths_in_random_order():

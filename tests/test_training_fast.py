@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from standins import build, picture
 
 from sdg.defects import DefectSet
 from sdg.prompts import Prompt
 from sdg.records import Record
 from sdg.training.collator import SFTCollator
 from sdg.training.fast import fast
-from tests.standins import build, picture
 
 CAPTIONS = ["a red car", "the left hand is melted", "a"]
 

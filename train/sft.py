@@ -23,7 +23,7 @@ from sdg.records import from_row
 from sdg.training.callbacks import FreeRunningEvaluation, TimedCheckpoints
 from sdg.training.checkpoint import save_detector
 from sdg.training.collator import SFTCollator
-from sdg.training.data import load_training_rows
+from sdg.training.data import hold_out, load_training_rows
 from sdg.training.dense import DenseVocabulary
 from sdg.training.sft import DetectorSFTConfig, DetectorSFTTrainer
 from sdg.training.tiny import build_model, build_processor
@@ -33,11 +33,15 @@ from sdg.training.tiny import build_model, build_processor
 class DataArguments:
     """What to train on, and what is evaluated on the way."""
 
-    data: str = field(metadata={"help": "Parquet file or folder of records, or a snapshot of SDG-30K."})
+    data: str = field(
+        metadata={"help": "Parquet file or folder of records, or SDG-30K's folder (split train)."}
+    )
     validation: str | None = field(default=None, metadata={"help": "Like data; evaluated by free-running answers."})
     order: str = field(default="xyxy", metadata={"help": "Box order of an SDG-30K snapshot: xyxy or yxyx."})
-    validation_split: str = field(default="test", metadata={"help": "Split of an SDG-30K snapshot to evaluate on."})
     validation_size: int = field(default=256, metadata={"help": "Validation pictures used; the first ones."})
+    hold_out: int = field(
+        default=0, metadata={"help": "Training records kept aside to evaluate on, prompt by prompt."}
+    )
     evaluate_every: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})
     max_new_tokens: int = field(default=4096, metadata={"help": "Longest answer."})
     generation_batch_size: int = field(default=64, metadata={"help": "Pictures answered at a time in evaluation."})
@@ -58,10 +62,13 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
 
     # Load.
     train = load_training_rows(data_args.data, "train", data_args.order)
-    validation = []
-    if data_args.validation:
-        rows = load_training_rows(data_args.validation, data_args.validation_split, data_args.order)
-        validation = [from_row(row) for row in rows.select(range(min(data_args.validation_size, len(rows))))]
+    rows = None
+    if data_args.hold_out:
+        train, rows = hold_out(train, data_args.hold_out)
+    elif data_args.validation:
+        rows = load_training_rows(data_args.validation, "train", data_args.order)
+        rows = rows.select(range(min(data_args.validation_size, len(rows))))
+    validation = [] if rows is None else [from_row(row) for row in rows]
 
     # Build. The small model starts from nothing: its words are the microworld's.
     if model_args.model_name_or_path:

@@ -38,6 +38,28 @@ def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder
     return data.cast_column("image", datasets.Image(decode=False))
 
 
+def hold_out(rows: Any, n: int) -> tuple[Any, Any]:
+    """Keep rows aside for evaluation, so that no caption is on both sides.
+
+    Args:
+        rows: a ``datasets.Dataset`` with a column ``caption``.
+        n: how many rows to keep aside, the last ones; others that share a caption with them are left out of training.
+
+    Returns:
+        rows to train on, and the ``n`` rows kept aside.
+
+    Raises:
+        ValueError: where nothing would be left to train on.
+    """
+    captions = rows["caption"]
+    kept = list(range(max(len(captions) - n, 0), len(captions)))
+    aside = {captions[i] for i in kept}
+    train = [i for i in range(kept[0] if kept else len(captions)) if captions[i] not in aside]
+    if not train:
+        raise ValueError(f"hold_out={n} leaves none of {len(captions)} records to train on")
+    return rows.select(train), rows.select(kept)
+
+
 def _sdg30k_rows(root: str, split: str, order: BoxOrder) -> Iterator[dict[str, Any]]:
     stand_in = Image.new("RGB", (1, 1))
     for record in read_sdg30k(root, split, order=order):
