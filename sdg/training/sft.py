@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
@@ -25,7 +26,7 @@ from sdg.training.losses import soft_targets, target_loss
 from sdg.training.optim import MuonWithAdamW
 from sdg.training.tiny import number_ids
 
-DENSE_FILE = "dense_heads.pt"
+DENSE_FILE = "dense_heads.safetensors"
 WEIGHT_FILE = "target_weight.json"
 
 
@@ -178,14 +179,13 @@ class DetectorSFTTrainer(SFTTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.dense_heads is not None:
-            torch.save(self.dense_heads.state_dict(), Path(output_dir) / DENSE_FILE)
+            save_file(self.dense_heads.state_dict(), Path(output_dir) / DENSE_FILE)
         (Path(output_dir) / WEIGHT_FILE).write_text(json.dumps(self._typical))
         super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.dense_heads is not None:
-            state: dict[str, Tensor] = torch.load(Path(checkpoint) / DENSE_FILE, weights_only=True)
-            self.dense_heads.load_state_dict(state)
+            self.dense_heads.load_state_dict(load_file(Path(checkpoint) / DENSE_FILE))
         if checkpoint is not None and (path := Path(checkpoint) / WEIGHT_FILE).exists():
             self._typical = json.loads(path.read_text())
         super()._load_optimizer_and_scheduler(checkpoint)
