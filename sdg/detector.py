@@ -28,7 +28,8 @@ class SDGDetector:
         engine: where the text comes from.
         prompt: the instruction: a name, a template with ``{caption}``, or a :class:`~sdg.prompts.Prompt`.
         box_order: the order of coordinates that the model writes; some checkpoints write ``"yxyx"``.
-        made_for: the world that the checkpoint was trained on, in words, or None for pictures of any kind.
+        made_for: the world that the checkpoint was trained on, in words, or None for pictures of any kind; ``info`` of
+            results carries it.
 
     Example:
         >>> detector = SDGDetector.from_pretrained("sdg-tiny")  # doctest: +SKIP
@@ -290,6 +291,8 @@ class SDGDetector:
             "finished": answer.finished,
             "image_size": image.size,
         }
+        if self.made_for is not None:
+            info["made_for"] = self.made_for
         try:
             found = parse_response(answer.text, order=self.box_order)
         except ResponseFormatError as error:

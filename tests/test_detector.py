@@ -225,7 +225,7 @@ def test_saving_and_loading_keep_answers_and_settings(folder, tmp_path):
     detector.save_pretrained(tmp_path / "saved")
     again = SDGDetector.from_pretrained(tmp_path / "saved", dtype="float32")
     assert (again.prompt, again.engine.max_new_tokens, again.box_order) == (PROMPT, 8, "yxyx")
-    assert again.made_for == "a small world"
+    assert again.made_for == again(picture(), "a car").info["made_for"] == "a small world"
     assert again(picture(), "a car").raw == detector(picture(), "a car").raw
     AutoModelForImageTextToText.from_pretrained(tmp_path / "saved")
     AutoProcessor.from_pretrained(tmp_path / "saved")
