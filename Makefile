@@ -53,7 +53,7 @@ format: $(VENV)/.all
 	$(BIN)/ruff format
 
 bench: $(VENV)/.all
-	$(BIN)/python benchmarks/detector_quality.py
+	$(BIN)/python benchmarks/detector_quality.py --n 1000
 	$(BIN)/python benchmarks/detector_speed.py
 
 clean:
