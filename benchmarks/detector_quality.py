@@ -3,8 +3,8 @@
     python benchmarks/detector_quality.py --n 1000 --out benchmarks/results/sdg-tiny
 
 Prints the tables that the README and the card quote, and writes them as ``quality.json``. Answers are greedy,
-free-running and unmasked. The grey control gives the same captions over empty grey pictures: a detector that guesses from captions
-scores there too.
+free-running and unmasked. The grey control gives the same captions over empty grey pictures: a detector that guesses
+from captions scores there too.
 """
 
 from __future__ import annotations
