@@ -20,6 +20,9 @@ from sdg.engines.images import ImageError, fit, open_image
 from sdg.prompts import Prompt, as_prompt
 from sdg.response import ResponseFormatError, parse_response
 
+FULL_MODEL = "P1n3/sdg-detector-grpo"
+"""The released checkpoint for pictures of any generator: what to use where an embedded one does not fit."""
+
 
 class SDGDetector:
     """Finds what is wrong with a generated picture: where, what, why and how much.

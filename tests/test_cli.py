@@ -55,6 +55,14 @@ def test_detect_prints_what_became_of_every_picture(detector, pictures, files, c
         assert words in result.stdout
 
 
+def test_a_model_of_one_world_says_so(detector, pictures):
+    said = run("detect", pictures / "a.png").stderr
+    assert "was made for pictures of houses only" in said
+    assert "--model P1n3/sdg-detector-grpo" in said
+    detector.made_for = None
+    assert "was made for" not in run("detect", pictures / "a.png").stderr
+
+
 def test_an_answer_that_cannot_be_read_is_not_called_clean(detector, pictures):
     assert "no defect" not in run("detect", pictures / "a.png", "--caption", "unreadable").output
 

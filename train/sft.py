@@ -33,15 +33,11 @@ from sdg.training.tiny import build_model, build_processor
 class DataArguments:
     """What to train on, and what is evaluated on the way."""
 
-    data: str = field(
-        metadata={"help": "Parquet file or folder of records, or SDG-30K's folder (split train)."}
-    )
+    data: str = field(metadata={"help": "Parquet file or folder of records, or SDG-30K's folder (split train)."})
     validation: str | None = field(default=None, metadata={"help": "Like data; evaluated by free-running answers."})
     order: str = field(default="xyxy", metadata={"help": "Box order of an SDG-30K snapshot: xyxy or yxyx."})
     validation_size: int = field(default=256, metadata={"help": "Validation pictures used; the first ones."})
-    hold_out: int = field(
-        default=0, metadata={"help": "Training records kept aside to evaluate on, prompt by prompt."}
-    )
+    hold_out: int = field(default=0, metadata={"help": "Training records kept aside to evaluate on, prompt by prompt."})
     evaluate_every: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})
     max_new_tokens: int = field(default=4096, metadata={"help": "Longest answer."})
     generation_batch_size: int = field(default=64, metadata={"help": "Pictures answered at a time in evaluation."})

@@ -70,6 +70,11 @@ def detect(
     """
     targets = _targets(images, overlay)
     detector = shared.load_detector(model)
+    if detector.made_for is not None:
+        from sdg.detector import FULL_MODEL
+
+        note = f"{model} was made for {detector.made_for} only: what it says about other pictures means nothing"
+        err.print(Text(f"{note} (--model {FULL_MODEL} is made for those)", style="yellow"), soft_wrap=True)
     failures = []
     for outcome, target in zip(_outcomes(detector, images, caption, batch_size), targets, strict=True):
         outcome = _drawn(outcome, target)

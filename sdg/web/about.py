@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from sdg.defects import TIERS
-from sdg.web.served import FULL_MODEL
+from sdg.detector import FULL_MODEL
 
 TEXT = """
 ### What a defect is

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-FULL_MODEL = "P1n3/sdg-detector-grpo"
+from sdg.detector import FULL_MODEL
 
 WORLDS = {"microworld": "the microworld, little synthetic pictures like the examples"}
 """How a visitor is told of a world that checkpoints name in a word."""
