@@ -206,7 +206,7 @@ def test_the_large_models_recipe_runs_on_a_stand_in(tmp_path, sdg30k, lora):
     base = save_checkpoint(tmp_path / "base", digits=True)
     overrides = {
         "data": sdg30k,
-        "validation": sdg30k,
+        "hold_out": 1,
         "model_name_or_path": base,
         "output_dir": tmp_path / "run",
         "max_new_tokens": 3,
