@@ -210,7 +210,7 @@ def test_an_iou_equal_to_the_threshold_counts_and_the_next_one_below_does_not(pe
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        ([[]], [[], []], r"1 predictions and 2 references: one of each per image"),
+        ([[]], [[], []], r"predictions has 1 entries, references have 2: one of each per image"),
         ("text", ["text"], "predictions is a str, not a list with one entry an image"),
         ([[]], DefectSet.of([one()]), "references is a DefectSet, not a list"),
         ([[]], {"a": []}, "references is a dict, not a list"),

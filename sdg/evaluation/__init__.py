@@ -1,0 +1,21 @@
+"""SDG-Eval (section 3.2, App. C): how well predicted defects agree with the true ones, each type for itself.
+
+Every metric is a ratio of sums over images. So the images are reduced to a table of counts first; a metric, its spread
+over resampled images, a break-down or a comparison is then arithmetic on sums of the table's rows.
+"""
+
+from sdg.evaluation.counts import TEXT_IOU, ImageCounts
+from sdg.evaluation.metrics import RESAMPLES, image_level, summarise
+from sdg.evaluation.reading import Prediction, Reference
+from sdg.evaluation.sdg_eval import SDGEval
+
+__all__ = [
+    "RESAMPLES",
+    "TEXT_IOU",
+    "ImageCounts",
+    "Prediction",
+    "Reference",
+    "SDGEval",
+    "image_level",
+    "summarise",
+]
