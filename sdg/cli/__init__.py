@@ -8,6 +8,7 @@ import typer
 
 from sdg import __version__
 from sdg.cli.detect import detect
+from sdg.cli.evaluate import evaluate
 from sdg.cli.microworld import microworld
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     help="Structured Defect Grounding: where a generated picture fails, what is wrong, why, and how much.",
 )
 app.command()(detect)
+app.command("eval")(evaluate)
 app.command()(microworld)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sdg.embedding import Embedder, EmbedderNotFound, load_embedder
+from sdg.evaluation.compare import Difference, compare_counts
 from sdg.evaluation.counts import ImageCounts, count_images
 from sdg.evaluation.metrics import summarise
 from sdg.evaluation.reading import Prediction, Reference, read_predictions, read_references
@@ -80,6 +81,26 @@ class SDGEval:
             ValueError: naming the image, the defect, the field and the value; for lists of unequal length.
         """
         return summarise(self.count(predictions=predictions, references=references), self.ci)
+
+    def compare(
+        self, *, predictions: Iterable[Prediction], against: Iterable[Prediction], references: Iterable[Reference]
+    ) -> dict[str, Difference]:
+        """Compare two sets of predictions of the same images; see :func:`sdg.evaluation.compare_counts`.
+
+        Args:
+            predictions: as for :meth:`compute`.
+            against: other predictions, in the same order.
+            references: as for :meth:`compute`.
+
+        Returns:
+            By metric, its two values, their difference with its interval (of level ``ci``, 0.95 where that is None),
+            and a p-value.
+
+        Raises:
+            ValueError: as :meth:`compute`.
+        """
+        tables = self.count_each({"predictions": predictions, "against": against}, references)
+        return compare_counts(tables["predictions"], tables["against"], self.ci or 0.95)
 
     def count(self, *, predictions: Iterable[Prediction], references: Iterable[Reference]) -> ImageCounts:
         """The table of counts by image that :meth:`compute` summarises, for break-downs, comparisons and plots.

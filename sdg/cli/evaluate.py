@@ -1,0 +1,194 @@
+"""``sdg eval``: predictions and references in JSON lines; the tables of SDG-Eval out."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.text import Text
+
+from sdg.cli.shared import err, out
+
+PLOTS = (".png", ".svg", ".pdf")
+
+
+class Matching(str, Enum):
+    """How predictions are matched with references."""
+
+    hungarian = "hungarian"
+    greedy = "greedy"
+
+
+class Order(str, Enum):
+    """The order of a box's coordinates."""
+
+    xyxy = "xyxy"
+    yxyx = "yxyx"
+
+
+def evaluate(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="JSON lines.", exists=True, dir_okay=False, show_default=False)
+    ],
+    references: Annotated[
+        Path, typer.Argument(metavar="REFERENCES", help="JSON lines.", exists=True, dir_okay=False, show_default=False)
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Other predictions of the same pictures: differences and p-values.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Break down by a field of the lines, or by the references' tier or subtype (recall). Repeatable.",
+        ),
+    ] = None,
+    ci: Annotated[float, typer.Option(help="Level of the intervals over pictures; 0 for none.")] = 0.95,
+    matching: Annotated[
+        Matching, typer.Option(help="hungarian is the paper's, greedy its released code's.")
+    ] = Matching.hungarian,
+    embedder: Annotated[
+        str,
+        typer.Option(
+            help="What compares reasons: auto (all-MiniLM-L6-v2), none, or a sentence-transformers model, such as "
+            "Qwen/Qwen3-Embedding-0.6B, the paper's."
+        ),
+    ] = "auto",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write all numbers as JSON; undefined ones are null.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the tables as Markdown.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help=f"Draw BoxF1 against the IoU threshold ({', '.join(PLOTS)})."),
+    ] = None,
+    order: Annotated[
+        Order,
+        typer.Option(help="Order of the coordinates in PREDICTIONS and OTHER. References are always xyxy."),
+    ] = Order.xyxy,
+) -> None:
+    """Score predicted defects against the true ones: SDG-Eval, beside the paper's rows.
+
+    \b
+    Both files hold one JSON object a line.
+    REFERENCES: `defects`, a list of {box, type, reason, importance}; the box is
+      x0, y0, x1, y1 on a grid of 0 to 1000; a clean picture has an empty list.
+    PREDICTIONS: the same, or the model's text as `response`, or what
+      `sdg detect --json` prints. What cannot be read counts as empty and lowers
+      the parse rate.
+    Lines belong together by `id` (or `image`) where both files have it, else by
+      their place.
+
+    Exit code: 0, or 2 for wrong usage and bad input.
+
+    \b
+    Examples:
+      sdg eval predictions.jsonl references.jsonl
+      sdg eval predictions.jsonl references.jsonl --against before.jsonl
+      sdg eval predictions.jsonl references.jsonl --by generator --by tier --markdown report.md
+      sdg eval gemini.jsonl references.jsonl --order yxyx --json scores.json --plot boxes.png
+    """
+    for option, path in (("--json", json_file), ("--markdown", markdown), ("--plot", plot)):
+        _check_writable(option, path)
+    if plot is not None:
+        if plot.suffix.lower() not in PLOTS:
+            raise typer.BadParameter(f"--plot {plot} does not end in one of {', '.join(PLOTS)}")
+        if find_spec("matplotlib") is None:
+            _refuse('--plot needs matplotlib: pip install "sdg-t2i[plot]"')
+    try:
+        report, tables, warnings = _scored(predictions, references, against, by or [], ci, matching, embedder, order)
+    except (OSError, ValueError, RuntimeError) as error:
+        _refuse(str(error))
+    for grid in report.grids():
+        out.print(grid.rich())
+        out.print()
+    for warning in warnings:
+        err.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
+    try:
+        if json_file is not None:
+            json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+        if markdown is not None:
+            markdown.write_text(report.markdown(), encoding="utf-8")
+        if plot is not None:
+            from sdg.evaluation.plot import plot_box_f1
+
+            plot_box_f1({report.names[key]: table for key, table in tables.items()}, ci or 0.95).savefig(plot, dpi=150)
+    except OSError as error:
+        _refuse(str(error))
+    for path in filter(None, (json_file, markdown, plot)):
+        err.print(Text(f"{path} written"))
+
+
+def _scored(
+    predictions: Path,
+    references: Path,
+    against: Path | None,
+    by: list[str],
+    ci: float,
+    matching: Matching,
+    embedder: str,
+    order: Order,
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """The report, its tables of counts, and what to warn of."""
+    from sdg.evaluation import SDGEval, files
+    from sdg.evaluation.order import look_transposed, transposed_pairs
+    from sdg.evaluation.report import BY_SUBTYPE, BY_TIER, Report
+
+    metric = SDGEval(None if embedder == "none" else embedder, matching.value, ci or None)
+    truth = files.load_references(references)
+    paths = {"predictions": predictions} | ({"against": against} if against else {})
+    lines = {key: _aligned(path, truth, order) for key, path in paths.items()}
+    columns = {
+        name: None if name in (BY_TIER, BY_SUBTYPE) else files.column(name, truth, lines["predictions"]) for name in by
+    }
+    true = [line.defects for line in truth]
+    sets = {key: [line.defects for line in found] for key, found in lines.items()}
+    with err.status("Comparing reasons"):
+        tables = metric.count_each(sets, true)
+    names = {key: path.name for key, path in paths.items()}
+    if len(set(names.values())) < len(names):
+        names = {key: f"{path} ({key})" for key, path in paths.items()}
+    warnings = []
+    for key, found in sets.items():
+        given, exchanged = transposed_pairs(found, true)
+        if look_transposed(given, exchanged):
+            other = next(o.value for o in Order if o is not order)
+            warnings.append(
+                f"{paths[key]}: {given} boxes fit a reference as they are, {exchanged} with x and y exchanged. Are "
+                f"their coordinates {other}? (--order {other})"
+            )
+    return Report.of(tables, names, columns, ci or None), tables, warnings
+
+
+def _aligned(path: Path, truth: list[Any], order: Order) -> list[Any]:
+    from sdg.evaluation import files
+
+    lines = files.load_predictions(path, order.value)
+    try:
+        return files.align(lines, truth)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _check_writable(option: str, path: Path | None) -> None:
+    """Refuse a path that no file can be written to, before any work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise typer.BadParameter(f"{option} {path} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"{option} {path} cannot be written: the folder {path.parent} does not exist")
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
+    raise typer.Exit(2)
