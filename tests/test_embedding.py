@@ -140,3 +140,55 @@ def test_the_packaged_model_tells_meanings_apart():
         ["the left hand has six fingers", "there are too many fingers on a hand", "the sky is green"], embedder
     )
     assert hand @ same > 0.6 > 0.3 > hand @ sky
+
+
+WORDS = ["<pad>", "<unk>", "six", "fingers", "on", "a", "hand", "the", "sky"]
+
+
+@pytest.fixture(scope="module")
+def last_token_model(tmp_path_factory):
+    """A small stand-in of Qwen3-Embedding: a Qwen3 whose own files ask for the last token."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+
+    bare, folder = (str(tmp_path_factory.mktemp(name)) for name in ("bare", "model"))
+    split = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
+    split.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=split, pad_token="<pad>", unk_token="<unk>", padding_side="left"
+    ).save_pretrained(bare)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    Qwen3Model(Qwen3Config(vocab_size=len(WORDS), **sizes, **heads)).save_pretrained(bare)
+    modules = [Transformer(bare), Pooling(16, pooling_mode="lasttoken"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(folder)
+    return folder
+
+
+def test_the_paper_s_embedder_is_mean_pooled_whatever_its_files_say(last_token_model, monkeypatch):
+    from transformers import Qwen3Model
+
+    texts = ["six fingers on a hand", "the sky"]
+    model = Qwen3Model.from_pretrained(last_token_model).eval()
+    with torch.no_grad():
+        states = [model(torch.tensor([list(map(WORDS.index, text.split()))])).last_hidden_state[0] for text in texts]
+    by_pooling = {"last": [s[-1].numpy() for s in states], "mean": [s.mean(0).numpy() for s in states]}
+    unit = {how: np.stack([v / np.linalg.norm(v) for v in vectors]) for how, vectors in by_pooling.items()}
+
+    np.testing.assert_allclose(load_embedder(last_token_model)(texts), unit["last"], atol=1e-5)
+    monkeypatch.setattr(embedding, "PAPER", last_token_model)
+    np.testing.assert_allclose(load_embedder(last_token_model)(texts), unit["mean"], atol=1e-5)
+    assert np.abs(unit["mean"] - unit["last"]).max() > 0.1
+
+
+def test_the_paper_s_embedder_goes_by_its_name():
+    assert embedding.PAPER == load_embedder(embedding.PAPER).name == "Qwen/Qwen3-Embedding-0.6B"
+
+
+def test_the_paper_s_embedder_is_named_where_it_cannot_be_had(monkeypatch):
+    monkeypatch.setattr(embedding, "PAPER", "nobody/no-such-embedder")
+    with pytest.raises(EmbedderNotFound, match=r"embedder='nobody/no-such-embedder' could not be loaded"):
+        load_embedder(embedding.PAPER)(["a"])

@@ -5,24 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from defect_cases import answer, data_set, one, toy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sdg import boxes, embedding
 from sdg.defects import TYPES, Defect, DefectSet
-from sdg.evaluation import SDGEval
+from sdg.evaluation import SDGEval, image_level, summarise
 
 CASES = json.loads((Path(__file__).parent / "data" / "box_metrics.json").read_text())["cases"]
 NAN = math.nan
-ANGLES = {"aa": 0.0, "bb": math.acos(0.6), "cc": math.pi / 2}
-
-
-def toy(texts):
-    return np.array([[math.cos(ANGLES[t]), math.sin(ANGLES[t])] for t in texts]).reshape(-1, 2)
-
-
-def one(box=(0, 0, 500, 500), type="artifact", reason="aa", importance=50):
-    return {"box": list(box), "type": type, "reason": reason, "importance": importance}
 
 
 def compute(predictions, references, **options):
@@ -31,28 +23,6 @@ def compute(predictions, references, **options):
 
 def check(result, expected):
     assert {key: result[key] for key in expected} == pytest.approx(expected, nan_ok=True)
-
-
-def answer(*defects, think="<think>seen</think>"):
-    items = [
-        {"box_2d": d["box"], "label": d["type"], "description": d["reason"], "importance": d["importance"]}
-        for d in defects
-    ]
-    return f"{think}<answer>{json.dumps(items)}</answer>"
-
-
-# A coarse grid, so that overlaps, equal boxes and ties are common.
-corner = st.tuples(st.integers(0, 4), st.integers(0, 4)).filter(lambda c: c[0] != c[1]).map(sorted)
-item = st.builds(
-    lambda x, y, *rest: one((x[0], y[0], x[1], y[1]), *rest),
-    corner,
-    corner,
-    st.sampled_from(["artifact", "misalignment"]),
-    st.sampled_from(["", *ANGLES]),
-    st.none() | st.integers(1, 100),
-)
-items = st.lists(item, max_size=4)
-data_set = st.lists(st.tuples(items, items), min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize("form", ["dictionaries", "sets"])
@@ -168,6 +138,72 @@ def test_response_strings_and_sets_with_a_parse_error():
 )
 def test_what_counts_as_readable(prediction, readable, strict):
     check(compute([prediction], [[one()]]), {"parse_rate": readable, "strict_rate": strict})
+
+
+@pytest.mark.slow
+def test_a_million_boxes_in_one_image():
+    many = [one()] * 1_000_000
+    result = compute([[], many], [[], [one()]], embedder=None)
+    assert (result["artifact/box_recall@0.5"], result["artifact/box_precision@0.5"]) == (1, 1e-6)
+    with pytest.raises(
+        ValueError, match=r"predictions\[1\]: 1,000,000 predictions against 26 references .* keep fewer"
+    ):
+        compute([[], many], [[], [one()] * 26], embedder=None)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.full((2, 3), NAN), "embedder 'broken': the vector of 'aa' is not finite"),
+        (np.ones((3, 2)), r"embedder 'broken': 2 texts gave shape \(3, 2\)"),
+    ],
+)
+def test_an_embedder_that_answers_wrongly_is_named(vectors, message):
+    def broken(texts):
+        return vectors
+
+    with pytest.raises(ValueError, match=message):
+        compute([[one()]], [[one(reason="bb")]], embedder=broken)
+
+
+def test_several_sets_are_counted_and_embedded_together():
+    calls = []
+
+    def spy(texts):
+        calls.append(texts)
+        return toy(texts)
+
+    references = [[one()], [one(reason="cc")]]
+    sets = {"first": [[one()], []], "second": ["no idea", [one(reason="bb")]]}
+    metric = SDGEval(embedder=spy)
+    tables = metric.count_each(sets, references)
+    assert calls == [["aa", "bb", "cc"]]
+    for name, predictions in sets.items():
+        assert summarise(tables[name]) == pytest.approx(compute(predictions, references, embedder=spy), nan_ok=True)
+    with pytest.raises(ValueError, match=r"second\[0\]: defect 0: type='flaw'"):
+        metric.count_each({"first": references, "second": [[one(type="flaw")], []]}, references)
+    assert metric.count_each({}, references) == {}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "expected"),
+    [
+        ([[one()], [one()], [], []], [[one()], [], [one()], []], (1 / 2, 1 / 2, 1 / 2)),
+        ([[one(), one()], [one()]], [[one((900, 900, 950, 950))], [one()]], (1, 1, 1)),
+        ([[], []], [[one()], []], (NAN, 0, 0)),
+        ([[one()]], [[]], (0, NAN, 0)),
+        ([[one(type="misalignment")]], [[]], (NAN, NAN, NAN)),
+        ([], [], (NAN, NAN, NAN)),
+    ],
+)
+def test_image_level(predictions, references, expected):
+    counts = SDGEval(embedder=None).count(predictions=predictions, references=references)
+    result = image_level(counts)
+    check(
+        result, dict(zip([f"artifact/image_{name}" for name in ("precision", "recall", "f1")], expected, strict=True))
+    )
+    assert result["artifact/image_f1"] == pytest.approx(summarise(counts)["artifact/det_type_f1"], nan_ok=True)
+    assert set(image_level(counts, ci=0.9)) == {*result, *(f"{key}/ci" for key in result)}
 
 
 def test_all_reasons_are_embedded_in_one_call():

@@ -145,7 +145,7 @@ def _objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             where, empty = f"{path}, line {number}", False
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.rstrip())
             except json.JSONDecodeError as error:
                 raise ValueError(
                     f"{where}: {error.msg} at column {error.colno}; a line holds one JSON object"
@@ -229,7 +229,7 @@ def _true(fields: Mapping[str, Any]) -> Reference:
     # Not every set has the paper's subtypes, and a break-down by subtype takes any name.
     return [
         {
-            "box": d.box,
+            "box": list(d.box),
             "type": d.type.value,
             "reason": d.reason,
             "importance": d.importance,
@@ -243,12 +243,10 @@ def _by_key(lines: Sequence[Any], key: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for line in lines:
         value = line.fields.get(key)
+        if value is None:
+            raise ValueError(f"{line.where}: no {key}, though other lines have one")
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError(
-                f"{line.where}: {key}={value!r}, though other lines have one"
-                if value is None
-                else f"{line.where}: {key}={value!r:.80} is neither text nor a whole number"
-            )
+            raise ValueError(f"{line.where}: {key}={value!r:.80} is neither text nor a whole number")
         if str(value) in found:
             raise ValueError(f"{line.where}: the {key} {value!r} is that of {found[str(value)].where} already")
         found[str(value)] = line
