@@ -128,3 +128,15 @@ def test_large_pictures_are_fitted_as_the_detector_fits_them():
     processor.image_processor.size = {"shortest_edge": 128 * 128, "longest_edge": 10**8}
     grid = SFTCollator(processor, prompt=PROMPT)([record])["image_grid_thw"][0].tolist()
     assert grid == [1, 512 // 8, 1024 // 8]
+
+
+def test_degradation_touches_the_stated_share_of_pictures_and_no_label():
+    plain, all_of_them, half = (collator(jitter=0, degrade=share)(RECORDS) for share in (0.0, 1.0, 0.5))
+    cells = plain["pixel_values"].shape[0] // len(RECORDS)
+
+    def changed(batch):
+        return (batch["pixel_values"] != plain["pixel_values"]).reshape(len(RECORDS), cells, -1).any(2).any(1).sum()
+
+    assert changed(all_of_them) == len(RECORDS)
+    assert 0 < changed(half) < len(RECORDS)
+    assert torch.equal(all_of_them["labels"], plain["labels"])

@@ -84,6 +84,7 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
         jitter=args.coordinate_jitter,
         max_length=args.max_length,
         vocabulary=vocabulary,
+        degrade=args.degrade,
         seed=args.seed,
     )
     settings = {"prompt": prompt, "max_new_tokens": data_args.max_new_tokens, "made_for": data_args.made_for}

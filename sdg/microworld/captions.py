@@ -11,32 +11,7 @@ NUMBERS = ("no", "one", "two", "three", "four")
 
 # {0}, {1}, {2} are the groups in the caption's order. Patterns are disjoint between splits (a test holds that); their
 # words are not, since a word that only the test split uses could not be learnt.
-_PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {
-        "alone": (
-            "{0}",
-            "a photo of {0}",
-            "{0} outside",
-            "you can see {0} in this picture",
-            "look at {0} on open ground",
-        ),
-        "left": (
-            "{0} to the left of {1}",
-            "a photo of {0} left of {1}",
-            "{0} on the left and {1} on the right",
-            "on the left side {0} , on the right side {1}",
-            "the picture shows {0} on the left of {1}",
-        ),
-        "right": (
-            "{0} to the right of {1}",
-            "a photo of {0} right of {1}",
-            "{0} on the right and {1} on the left",
-            "on the right side {0} , on the left side {1}",
-            "the picture shows {0} on the right of {1}",
-        ),
-        "beside": ("{0} next to {1}", "a photo of {0} beside {1}", "{0} together with {1}", "you can see {0} near {1}"),
-        "list": ("{0} and {1}", "a photo of {0} and {1}", "this picture shows {0} and {1} outside"),
-    },
+_HELD_OUT: dict[str, dict[str, tuple[str, ...]]] = {
     "validation": {
         "alone": ("a picture of {0}", "this photo shows {0} outside"),
         "left": ("a picture of {0} to the left of {1}", "you can see {0} on the left of {1}"),
@@ -52,6 +27,81 @@ _PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
         "list": ("this is a photo of {0} and {1}", "you can see {0} and {1} in this picture"),
     },
 }
+
+# Training composes its sentences, so that a detector has to read what stands between the groups instead of knowing a
+# handful of sentences by heart.
+_OPENINGS = (
+    "",
+    "a photo of ",
+    "a photo with ",
+    "a picture with ",
+    "the picture shows ",
+    "the photo shows ",
+    "this picture shows ",
+    "you can see ",
+    "in this picture you can see ",
+    "in the photo you can see ",
+    "look at ",
+    "look at this picture of ",
+    "look at the photo : ",
+    "here you can see ",
+    "the place has ",
+)
+_CLOSINGS = (
+    "",
+    " outside",
+    " in this picture",
+    " on open ground",
+    " in the open",
+    " on the ground",
+    " outside in the light",
+)
+_SIDES = (
+    "{0} to the SIDE of {1}",
+    "{0} SIDE of {1}",
+    "{0} on the SIDE of {1}",
+    "{0} on the SIDE side of {1}",
+    "{0} , to the SIDE of {1}",
+    "{0} at the SIDE side of {1}",
+    "{0} stands SIDE of {1}",
+    "{0} with {1} to the OTHER",
+    "{0} with {1} on the OTHER",
+    "{0} with {1} on its OTHER side",
+    "{0} on the SIDE and {1} on the OTHER",
+    "{0} on the SIDE , {1} on the OTHER",
+    "{0} SIDE and {1} OTHER",
+    "on the SIDE side {0} , on the OTHER side {1}",
+    "on the SIDE {0} and on the OTHER {1}",
+)
+_FORMS: dict[str, tuple[str, ...]] = {
+    "alone": ("{0}",),
+    "left": tuple(side.replace("SIDE", "left").replace("OTHER", "right") for side in _SIDES),
+    "right": tuple(side.replace("SIDE", "right").replace("OTHER", "left") for side in _SIDES),
+    "beside": (
+        "{0} next to {1}",
+        "{0} beside {1}",
+        "{0} near {1}",
+        "{0} together with {1}",
+        "{0} with {1} at its side",
+        "{0} with {1} near",
+        "{0} stands near {1}",
+        "{0} , next to {1}",
+    ),
+    "list": ("{0} and {1}", "{0} , {1}", "{0} , and {1}"),
+}
+
+
+def _composed() -> dict[str, tuple[str, ...]]:
+    """Training's sentences: every opening, form and closing, without those that another split holds."""
+    composed = {}
+    for form, middles in _FORMS.items():
+        taken = {sentence for split in _HELD_OUT.values() for sentence in split[form]}
+        sentences = (f"{o}{middle}{c}" for o in _OPENINGS for middle in middles for c in _CLOSINGS)
+        composed[form] = tuple(sentence for sentence in sentences if sentence not in taken)
+    return composed
+
+
+_PATTERNS = {"train": _composed(), **_HELD_OUT}
 
 
 def patterns(split: str) -> dict[str, tuple[str, ...]]:
@@ -73,7 +123,8 @@ def phrase(group: Group) -> str:
 
 def caption(plan: Plan, split: str, rng: np.random.Generator) -> str:
     """A caption that asks for the plan, in one of the split's patterns."""
-    pattern = str(rng.choice(_PATTERNS[split][plan.form]))
+    choices = _PATTERNS[split][plan.form]
+    pattern = choices[rng.integers(len(choices))]
     said = [phrase(group) for group in plan.groups]
     if len(said) == 3:
         joined = f"{said[1]} and {said[2]}" if plan.form == "beside" else said[2]

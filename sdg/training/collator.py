@@ -21,6 +21,7 @@ from sdg.engines.images import fit
 from sdg.prompts import DEFAULT, Prompt
 from sdg.records import Record, from_row
 from sdg.response import render_response
+from sdg.training.degrade import degrade
 from sdg.training.dense import DenseVocabulary, dense_labels
 from sdg.training.tiny import BOX_OPEN, number_ids
 
@@ -68,7 +69,8 @@ class SFTCollator:
         jitter: amplitude of the coordinate jitter in grid units; 0 turns it off (App. D: 10).
         max_length: longer examples raise, because a cut-off answer teaches cut-off answers; None accepts any.
         vocabulary: names for the dense labels, or None for a batch without them.
-        seed: of the jitter.
+        degrade: share of pictures that go through :func:`sdg.training.degrade.degrade`, drawn anew every epoch.
+        seed: of jitter and degradation.
     """
 
     processor: Any
@@ -76,6 +78,7 @@ class SFTCollator:
     jitter: int = 10
     max_length: int | None = None
     vocabulary: DenseVocabulary | None = None
+    degrade: float = 0.0
     seed: int = 0
     rng: np.random.Generator = field(init=False, repr=False)
 
@@ -101,7 +104,10 @@ class SFTCollator:
         """
         records = [e if isinstance(e, Record) else from_row(e) for e in examples]
         records = [replace(r, defects=jitter(r.defects, self.jitter, self.rng)) for r in records]
-        images = pixel_batch(self.processor.image_processor, [fit(r.image) for r in records])
+        pictures = [fit(r.image) for r in records]
+        if self.degrade:
+            pictures = [degrade(p, self.rng) if self.rng.random() < self.degrade else p for p in pictures]
+        images = pixel_batch(self.processor.image_processor, pictures)
         merge = self.processor.image_processor.merge_size
         counts = [int(grid.prod()) // merge**2 for grid in images["image_grid_thw"]]
         prompts, targets = self._tokenise(records, counts)

@@ -36,6 +36,7 @@ class DetectorSFTConfig(SFTConfig):
 
     Args:
         coordinate_jitter: amplitude of the coordinate jitter in grid units (App. D); 0 turns it off.
+        degrade: share of training pictures that are blurred, noised, compressed or rescaled.
         coordinate_sigma: width of the soft coordinate targets in grid units; 0 treats coordinates like other tokens.
             Needs a tokenizer in which the numbers 0..1000 are single tokens.
         coordinate_weight: weight of a coordinate beside another target token.
@@ -48,6 +49,7 @@ class DetectorSFTConfig(SFTConfig):
     """
 
     coordinate_jitter: int = field(default=10, metadata={"help": "Coordinate jitter in grid units; 0 turns it off."})
+    degrade: float = field(default=0.0, metadata={"help": "Share of training pictures that are degraded first."})
     coordinate_sigma: float = field(default=0.0, metadata={"help": "Width of soft coordinate targets; 0: hard."})
     coordinate_weight: float = field(default=2.0, metadata={"help": "Weight of a soft coordinate beside a token."})
     dense_weight: float = field(default=0.0, metadata={"help": "Weight of the dense heads' loss; 0: no heads."})
