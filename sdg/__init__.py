@@ -14,6 +14,7 @@ _HOME = {
     "Defect": "sdg.defects",
     "DefectSet": "sdg.defects",
     "DefectType": "sdg.defects",
+    "DetectorReward": "sdg.rewards",
     "parse_response": "sdg.response",
     "render_response": "sdg.response",
     "ResponseFormatError": "sdg.response",
@@ -25,6 +26,7 @@ __all__ = [
     "Defect",
     "DefectSet",
     "DefectType",
+    "DetectorReward",
     "ResponseFormatError",
     "SDGDetector",
     "SDGEval",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from sdg.detector import SDGDetector
     from sdg.evaluation import SDGEval
     from sdg.response import ResponseFormatError, parse_response, render_response
+    from sdg.rewards import DetectorReward
 
 
 def __getattr__(name: str) -> Any:
