@@ -11,8 +11,9 @@ from defect_cases import answer, items, one, toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdg import Defect, DefectSet, DetectorReward
+from sdg import Defect, DefectSet, DetectorReward, rewards
 from sdg.embedding import EmbedderNotFound
+from sdg.matching import match
 from sdg.records import Record, to_dataset
 
 CASES = json.loads((Path(__file__).parent / "data" / "detector_reward.json").read_text())["cases"]
@@ -356,6 +357,16 @@ def test_a_batch_is_its_answers_one_by_one_in_any_order(rows, random):
     assert reward([answer(*p) for p, _ in rows], defects=[g for _, g in rows]) == pytest.approx(alone)
     shuffled = [(random.sample(p, len(p)), random.sample(g, len(g))) for p, g in rows]
     assert reward([answer(*p) for p, _ in shuffled], defects=[g for _, g in shuffled]) == pytest.approx(alone)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(items, items), min_size=1, max_size=5))
+def test_matches_as_the_matching_of_single_pictures_does(rows):
+    rows = [(DefectSet.of(p), DefectSet.of(g)) for p, g in rows]
+    expected = [match(p, g, by="diou") for p, g in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rewards, "_TOGETHER", 2)
+        assert [sorted(pairs) for pairs in rewards._match(*zip(*rows, strict=True))] == expected
 
 
 @settings(max_examples=60)
