@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdg import Defect, DefectSet, ResponseFormatError, parse_response, render_response
+from sdg.response import locate
 
 CASES = json.loads((Path(__file__).parent / "data" / "parsing.json").read_text())["cases"]
 REWARD_CASES = json.loads((Path(__file__).parent / "data" / "detector_reward.json").read_text())["cases"]
@@ -280,3 +281,46 @@ def test_hostile_text_costs_no_more_than_its_length(text):
 
     # Quadratic reading would take 16 times as long for 4 times the text, and minutes for the whole.
     assert min(cost(text) for _ in range(2)) < 5
+
+
+# --- where defects are written ----------------------------------------------------------------------------------------
+
+SPELT = '{"box_2d": [1, 2, 30, 40], "label": "artifact", "description": "a hand", "importance": 5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"<answer>[{SPELT}]</answer>", [('"artifact"', "[1, 2, 30, 40]", '"a hand"', "5")]),
+        (
+            f"<think>{SPELT}</think><answer>[{SPELT.replace('5}', '6}')}]",
+            [('"artifact"', "[1, 2, 30, 40]", '"a hand"', "6")],
+        ),
+        (
+            "[{label: 'artifact', bbox_2d: [1,2,30,40], desc: 'it's bad'}, {'box_2d': [5, 6, 7",
+            [("'artifact'", "[1,2,30,40]", "'it's bad'", None)],
+        ),
+        (
+            r'[{"description": "see \"box_2d\": [9, 9, 99, 99]", "label": "artifact", "box_2d": [1, 2, 30, 40]}]',
+            [('"artifact"', "[1, 2, 30, 40]", r'"see \"box_2d\": [9, 9, 99, 99]"', None)],
+        ),
+        (f"[{SPELT}, {SPELT}]", [('"artifact"', "[1, 2, 30, 40]", '"a hand"', "5")]),
+        ("<answer>[]</answer>", []),
+    ],
+)
+def test_the_places_of_values_are_found(text, expected):
+    found = locate(text)
+    assert list(found) == list(parse_response(text))
+    places = [[text[slice(*span)] if span else None for span in place[1:]] for place in found.values()]
+    assert list(map(tuple, places)) == expected
+
+
+@given(st.lists(defects, max_size=5, unique=True), st.one_of(st.none(), st.text()))
+def test_every_rendered_defect_is_located_in_order(items, reasoning):
+    text = render_response(DefectSet(tuple(items), reasoning=reasoning))
+    found = locate(text)
+    assert list(found) == list(parse_response(text))
+    for defect, place in found.items():
+        assert json.loads(text[slice(*place.box)]) == list(defect.box)
+        assert json.loads(text[slice(*place.label)]) == defect.type.value
+        assert json.loads(text[slice(*place.description)]) == defect.reason

@@ -10,10 +10,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdg.boxes import BoxOrder, reorder
 from sdg.defects import Defect, DefectSet, DefectType
+from sdg.response.nearly_json import BOX_KEY, LONGEST_NUMBER, NUMBER, Reader, Span
 
 _THINK_OPEN = re.compile(r"<think>", re.IGNORECASE)
 _THINK_CLOSE = re.compile(r"</think>", re.IGNORECASE)
@@ -21,22 +22,19 @@ _ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
 _ANSWER_CLOSE = re.compile(r"</answer>", re.IGNORECASE)
 _TAG = re.compile(r"<(?=/?(?:think|answer)\b)", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[\w-]*")
-_SPACE = re.compile(r"\s*")
 _EMPTY_LIST = re.compile(r"\[\s*\]")
 _EMPTY_WRAPPER = re.compile(r"\s*\{\s{0,20}[\"']\w{1,40}[\"']\s{0,20}:\s{0,20}\[\s{0,20}\]\s{0,20}\}")
-_QUOTES = {'"': '"', "'": "'", "“": '“”"', "”": '“”"', "‘": "‘’'", "’": "‘’'"}
-_QUOTE = "[\"'“”‘’]"
-_KEY = re.compile(rf"({_QUOTE}?)([A-Za-z_]\w{{0,40}}){_QUOTE}?\s{{0,20}}[:=]")
-_BOX_KEY = re.compile(rf"{_QUOTE}?\bb?box_2d{_QUOTE}?\s{{0,20}}[:=]\s{{0,20}}\[", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_LITERAL = re.compile(r"[A-Za-z_]\w{0,40}|-Infinity")
-_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\'\\/bfnrt]))')
-_ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_CONSTANTS = {"true": True, "false": False, "null": None, "none": None, "nan": math.nan, "infinity": math.inf}
-_KEYS = frozenset({"box_2d", "bbox_2d", "label", "description", "desc", "importance"})
 _BOX_NAMES = ("box_2d", "bbox_2d")
-_LONGEST_NUMBER = 20
-_LONGEST_LIST = 64
+
+
+class Place(NamedTuple):
+    """Where in a response a defect is written: its object, and the values in it; None for one that is not found."""
+
+    object: Span
+    label: Span | None
+    box: Span | None
+    description: Span | None
+    importance: Span | None
 
 
 class ResponseFormatError(ValueError):
@@ -45,7 +43,7 @@ class ResponseFormatError(ValueError):
 
 def _whole(digits: str) -> float:
     # Digits that run on are read as too large instead of costing quadratic time.
-    return int(digits) if len(digits) <= _LONGEST_NUMBER else math.inf
+    return int(digits) if len(digits) <= LONGEST_NUMBER else math.inf
 
 
 _DECODER = json.JSONDecoder(parse_int=_whole, strict=False)
@@ -98,6 +96,33 @@ def render_response(defect_set: DefectSet) -> str:
         items.append(item)
     answer = _TAG.sub(r"\\u003c", json.dumps(items, ensure_ascii=False))
     return f"<think>{_TAG.sub('&lt;', defect_set.reasoning or '')}</think>\n<answer>{answer}</answer>"
+
+
+def locate(text: str, order: BoxOrder = "xyxy") -> dict[Defect, Place]:
+    """Where the defects that :func:`parse_response` reads in its tolerant mode are written.
+
+    Of exact repeats the first counts. What stands before the answer, in the think text above all, is not looked at. A
+    defect whose object is too unusual to be taken apart is left out.
+
+    Example:
+        >>> text = '<answer>[{"box_2d": [1, 2, 30, 40], "label": "artifact"}]</answer>'
+        >>> (place,) = locate(text).values()
+        >>> text[slice(*place.box)], text[slice(*place.label)]
+        ('[1, 2, 30, 40]', '"artifact"')
+    """
+    _, start = _split(text)
+    opened = _ANSWER_OPEN.search(text, start)
+    found: dict[Defect, Place] = {}
+    for fields, first, end in _keyed_objects(text, opened.end() if opened else start, tagged=opened is not None):
+        defect = _usable(fields, order)
+        if defect is None or defect in found:
+            continue
+        reader = Reader(text, end)
+        reader.read(first)
+        at = reader.places
+        box, description = (_field(at, *names) for names in (_BOX_NAMES, ("description", "desc")))
+        found[defect] = Place((first, end), at.get("label"), box, description, at.get("importance"))
+    return found
 
 
 def _split(text: str) -> tuple[str | None, int]:
@@ -225,10 +250,15 @@ def _objects(text: str, begin: int, tagged: bool) -> Iterator[Mapping[str, Any]]
     whole = _decoded(text, bracket) if bracket >= 0 and not prefix else None
     if whole is not None and (items := [item for item in whole[0] if isinstance(item, dict)]):
         closed = _ANSWER_CLOSE.search(text, whole[1]) if tagged else None
-        if closed is None or _BOX_KEY.search(text, whole[1], closed.start()) is None:
+        if closed is None or BOX_KEY.search(text, whole[1], closed.start()) is None:
             yield from items
             return
-    keys = [match.start() for match in _BOX_KEY.finditer(text, begin)]
+    yield from (fields for fields, _, _ in _keyed_objects(text, begin, tagged))
+
+
+def _keyed_objects(text: str, begin: int, tagged: bool) -> Iterator[tuple[Mapping[str, Any], int, int]]:
+    """The same read object by object: its fields, where the first of them begins, and where it ends."""
+    keys = [match.start() for match in BOX_KEY.finditer(text, begin)]
     end, read_before = begin, False
     for index, key in enumerate(keys):
         if key < end:
@@ -242,9 +272,9 @@ def _objects(text: str, begin: int, tagged: bool) -> Iterator[Mapping[str, Any]]
         if text.find("]", key, following) < 0:
             continue
         for start in braces or [key - 1]:
-            result = (_decoded(text, start) if braces else None) or _Reader(text, following).read(start + 1)
+            result = (_decoded(text, start) if braces else None) or Reader(text, following).read(start + 1)
             if result is not None and result[1] > key and any(name.lower() in _BOX_NAMES for name in result[0]):
-                yield result[0]
+                yield result[0], start + 1, result[1]
                 end, read_before = result[1], True
                 break
 
@@ -265,7 +295,7 @@ def _decoded(text: str, at: int) -> tuple[Any, int] | None:
 
 def _number(value: Any) -> float | None:
     """A number, or text that spells one; None for anything else."""
-    if isinstance(value, str) and len(value) <= _LONGEST_NUMBER and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER and NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -292,125 +322,3 @@ def _usable(fields: Mapping[str, Any], order: BoxOrder) -> Defect | None:
         )
     except ValueError:
         return None
-
-
-class _Reader:
-    """Reads one object that is nearly JSON: keys and values in order, up to its closing brace.
-
-    Args:
-        text: the whole response.
-        limit: where the next box key stands; a string that has not ended there never will.
-    """
-
-    def __init__(self, text: str, limit: int) -> None:
-        self.text, self.limit = text, limit
-
-    def skip(self, at: int) -> int:
-        """Past white space and comments."""
-        text = self.text
-        while True:
-            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-            if text.startswith(("//", "#"), at):
-                end = text.find("\n", at, self.limit)
-            elif text.startswith("/*", at):
-                end = text.find("*/", at + 2, self.limit)
-                end = end + 2 if end >= 0 else end
-            else:
-                return at
-            if end < 0:
-                return self.limit
-            at = end
-
-    def read(self, at: int) -> tuple[dict[str, Any], int] | None:
-        """Fields of the object whose first key is near ``at``, and where it ends; None where it breaks off."""
-        fields: dict[str, Any] = {}
-        while True:
-            at = self.skip(at)
-            if self.text.startswith(",", at):
-                at += 1
-                continue
-            if self.text.startswith("}", at):
-                return fields, at + 1
-            if fields and self.text.startswith(("{", "]"), at):
-                return fields, at
-            key = _KEY.match(self.text, at)
-            if key is None or at >= self.limit:
-                return None
-            value = self.value(self.skip(key.end()))
-            if value is None:
-                return None
-            fields[key.group(2).lower()], at = value
-
-    def value(self, at: int) -> tuple[Any, int] | None:
-        """A string, number, constant or flat list, and where it ends."""
-        char = self.text[at : at + 1]
-        if char in _QUOTES and char:
-            return self.string(at)
-        if char == "[":
-            return self.flat_list(at + 1)
-        if number := _NUMBER.match(self.text, at):
-            digits = number.group()
-            return (float(digits) if len(digits) <= _LONGEST_NUMBER else math.inf), number.end()
-        if word := _LITERAL.match(self.text, at):
-            return _CONSTANTS.get(word.group().lower().lstrip("-"), word.group()), word.end()
-        return None
-
-    def flat_list(self, at: int) -> tuple[list[Any], int] | None:
-        items: list[Any] = []
-        while len(items) <= _LONGEST_LIST:
-            at = self.skip(at)
-            char = self.text[at : at + 1]
-            if char == ",":
-                at += 1
-            elif char == "]":
-                return items, at + 1
-            elif char == "[" or (item := self.value(at)) is None:
-                return None
-            else:
-                items.append(item[0])
-                at = item[1]
-        return None
-
-    def string(self, at: int) -> tuple[str, int] | None:
-        """A quoted string, in which quotes that do not end it may stand unescaped."""
-        ends = _QUOTES[self.text[at]]
-        position = at + 1
-        while position < self.limit:
-            char = self.text[position]
-            if char == "\\":
-                position += 1
-            elif char in ends and self.ends_here(position + 1):
-                return _unescaped(self.text[at + 1 : position]), position + 1
-            position += 1
-        return None
-
-    def ends_here(self, at: int) -> bool:
-        """Whether what follows a quote can only follow the end of a string."""
-        text = self.text
-        at = self.skip(at)
-        comma = text.startswith(",", at)
-        if comma:
-            at = self.skip(at + 1)
-        if at >= len(text):
-            return True
-        char = text[at]
-        if char == "}":
-            after = self.skip(at + 1)
-            return after >= len(text) or text[after] in ",]}{<`"
-        if char == "{":
-            return _BOX_KEY.match(text, self.skip(at + 1)) is not None
-        if char == "]":
-            after = self.skip(at + 1)
-            return after >= len(text) or text[after] in ",<`]}"
-        if key := _KEY.match(text, at):
-            return bool(key.group(1)) or key.group(2).lower() in _KEYS
-        # Inside a list of numbers written as text.
-        return comma and char in _QUOTES
-
-
-def _unescaped(body: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        code, char = match.groups()
-        return chr(int(code, 16)) if code else _ESCAPED.get(char, char)
-
-    return _ESCAPE.sub(one, body) if "\\" in body else body
