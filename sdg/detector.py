@@ -16,8 +16,9 @@ from PIL import Image
 from sdg.boxes import BoxOrder
 from sdg.defects import DefectSet
 from sdg.engines.base import SETTINGS_FILE, Engine, Generation
+from sdg.engines.flow import answered
 from sdg.engines.images import ImageError, fit, open_image
-from sdg.prompts import Prompt, as_prompt
+from sdg.prompts import PROMPTS, Prompt, as_prompt
 from sdg.response import ResponseFormatError, parse_response
 
 FULL_MODEL = "P1n3/sdg-detector-grpo"
@@ -30,7 +31,7 @@ class SDGDetector:
     Args:
         engine: where the text comes from.
         prompt: the instruction: a name, a template with ``{caption}``, or a :class:`~sdg.prompts.Prompt`.
-        box_order: the order of coordinates that the model writes; some checkpoints write ``"yxyx"``.
+        box_order: the order of coordinates that the model writes; some write ``"yxyx"``. None is the prompt's.
         made_for: the world that the checkpoint was trained on, in words, or None for pictures of any kind; ``info`` of
             results carries it.
 
@@ -44,12 +45,12 @@ class SDGDetector:
         engine: Engine,
         prompt: str | Prompt | None = None,
         *,
-        box_order: BoxOrder = "xyxy",
+        box_order: BoxOrder | None = None,
         made_for: str | None = None,
     ):
         self.engine = engine
         self.prompt = as_prompt(prompt)
-        self.box_order = box_order
+        self.box_order = box_order or self.prompt.box_order
         self.made_for = made_for
 
     @classmethod
@@ -117,7 +118,7 @@ class SDGDetector:
             constrained=constrained,
             max_new_tokens=max_new_tokens,
         )
-        order = box_order or settings.get("box_order", "xyxy")
+        order = box_order or settings.get("box_order")
         return cls(engine, chosen, box_order=order, made_for=settings.get("made_for"))
 
     @classmethod
@@ -146,6 +147,58 @@ class SDGDetector:
         limit = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
         engine = TransformersEngine(model, processor, max_new_tokens=limit, constrained=constrained, name=name)
         return cls(engine, prompt)
+
+    @classmethod
+    def from_endpoint(
+        cls,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        prompt: str | Prompt | None = None,
+        box_order: BoxOrder | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        structured: bool | None = None,
+        **options: Any,
+    ) -> SDGDetector:
+        """A detector on a vision-language model behind an OpenAI-compatible server (needs ``sdg-t2i[endpoint]``).
+
+        Args:
+            base_url: of the API, such as ``"http://localhost:8000/v1"``.
+            model: as the server names it.
+            api_key: None takes ``SDG_API_KEY`` from the environment, or the usual variable of a known host.
+            concurrency: requests under way at a time; pictures of a list wait for no batch, whatever its size.
+            prompt: as in :class:`SDGDetector`; ``"zero-shot"`` is for models that were not trained for the task, and
+                ``"zero-shot-yxyx"`` for those, such as Gemini, that write boxes with y first.
+            box_order: order of coordinates that the model writes; None is the one that the prompt asks for.
+            checkpoint: embedded name, folder or Hub id whose settings (prompt, order, longest answer) the model was
+                trained with; ``model`` itself, where that is a folder.
+            structured: ask the server for JSON by a schema; None asks for it with the zero-shot prompts.
+            **options: others of :class:`~sdg.engines.endpoint.EndpointEngine`: ``max_new_tokens``, ``temperature``,
+                ``timeout``, ``max_retries``, ``extra_body``.
+
+        Raises:
+            ValueError: for an argument out of range. Whether the server answers is known with the first picture, or
+                by ``detector.engine.check()``: :class:`~sdg.engines.base.EndpointError`.
+        """
+        from sdg.engines.endpoint import EndpointEngine
+
+        settings: dict[str, Any] = {}
+        if checkpoint is not None or os.path.isdir(model):
+            from sdg.engines.checkpoints import HubOptions, read_settings
+
+            settings = read_settings(checkpoint or model, HubOptions())
+        chosen = as_prompt(settings if prompt is None else prompt)
+        if "max_new_tokens" in settings:
+            options.setdefault("max_new_tokens", settings["max_new_tokens"])
+        if structured is None:
+            structured = chosen in (PROMPTS["zero-shot"], PROMPTS["zero-shot-yxyx"])
+        engine = EndpointEngine(
+            base_url, model, api_key=api_key, concurrency=concurrency, structured=structured, **options
+        )
+        order = box_order or settings.get("box_order")
+        return cls(engine, chosen, box_order=order, made_for=settings.get("made_for"))
 
     @overload
     def __call__(
@@ -206,7 +259,7 @@ class SDGDetector:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if on_error not in ("raise", "record"):
             raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'record'")
-        return self._batches(_pairs(images, captions), batch_size, on_error)
+        return self._results(_pairs(images, captions), batch_size, on_error)
 
     def stream(self, image: Any, caption: str | None = None) -> DetectionStream:
         """Detect the defects of one picture and hand out the model's text as it is written.
@@ -258,31 +311,14 @@ class SDGDetector:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload SDG detector"))
 
-    def _batches(self, pairs: Iterable[tuple[Any, str | None]], batch_size: int, on_error: str) -> Iterator[DefectSet]:
-        batch: list[tuple[Image.Image | ImageError, str | None]] = []
-        for source, caption in pairs:
-            try:
-                batch.append((open_image(source), caption))
-            except ImageError as error:
-                if on_error == "raise":
-                    yield from self._detect(batch)
-                    raise
-                batch.append((error, caption))
-            if len(batch) == batch_size:
-                yield from self._detect(batch)
-                batch = []
-        yield from self._detect(batch)
-
-    def _detect(self, batch: list[tuple[Image.Image | ImageError, str | None]]) -> Iterator[DefectSet]:
-        usable = [(image, caption) for image, caption in batch if isinstance(image, Image.Image)]
-        images = [fit(image) for image, _ in usable]
-        prompts = [self.prompt.format(caption) for _, caption in usable]
-        answers = iter(self.engine.generate(images, prompts) if usable else ())
-        for image, caption in batch:
-            if isinstance(image, ImageError):
-                yield DefectSet(caption=caption, parse_error=str(image), info={"model": self.engine.name})
+    def _results(self, pairs: Iterable[tuple[Any, str | None]], batch_size: int, on_error: str) -> Iterator[DefectSet]:
+        for image, caption, answer in answered(self.engine, pairs, self.prompt.format, batch_size, on_error == "raise"):
+            if answer is not None and isinstance(image, Image.Image):
+                yield self._read(answer, image, caption)
+            elif isinstance(image, ImageError) and on_error == "raise":
+                raise image
             else:
-                yield self._read(next(answers), image, caption)
+                yield DefectSet(caption=caption, parse_error=str(image), info={"model": self.engine.name})
 
     def _read(self, answer: Generation, image: Image.Image, caption: str | None) -> DefectSet:
         """The set that a model's answer names."""
@@ -296,6 +332,9 @@ class SDGDetector:
         }
         if self.made_for is not None:
             info["made_for"] = self.made_for
+        if answer.error is not None:
+            info["error"] = answer.error
+            return DefectSet(caption=caption, parse_error=answer.error, raw=answer.text or None, info=info)
         try:
             found = parse_response(answer.text, order=self.box_order)
         except ResponseFormatError as error:
@@ -353,3 +392,24 @@ def _pairs(images: Iterable[Any], captions: Any) -> Iterable[tuple[Any, str | No
     if isinstance(images, Sized) and isinstance(captions, Sized) and len(images) != len(captions):
         raise ValueError(f"{len(images)} images but {len(captions)} captions")
     return zip(images, captions, strict=True)
+
+
+def load_detector(
+    model: str = "sdg-tiny", endpoint: str | None = None, prompt: str | None = None, **options: Any
+) -> SDGDetector:
+    """A detector by name, for the command line and the page.
+
+    Args:
+        model: embedded name, folder or Hub id; with ``endpoint``, the model as that server names it.
+        endpoint: address of an OpenAI-compatible API; it is asked whether it is there and takes the key.
+        prompt: as in :class:`SDGDetector`; None or blank is the checkpoint's own.
+        **options: of :meth:`SDGDetector.from_pretrained` or :meth:`SDGDetector.from_endpoint`.
+
+    Raises:
+        OSError: ``CheckpointError`` or ``EndpointError``, saying what was tried and what to do.
+    """
+    if not endpoint:
+        return SDGDetector.from_pretrained(model, prompt=prompt or None, **options)
+    detector = SDGDetector.from_endpoint(endpoint, model, prompt=prompt or None, **options)
+    detector.engine.check()  # type: ignore[attr-defined]
+    return detector

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdg.prompts import DEFAULT, MAX_CAPTION, Prompt, as_prompt
+from sdg.defects import SUBTYPES, TIERS, DefectType
+from sdg.prompts import DEFAULT, MAX_CAPTION, PROMPTS, Prompt, as_prompt
+from sdg.response import parse_response
 
 OWN = Prompt("Look for {caption} in {x}.", "Look.")
 
@@ -56,6 +58,7 @@ def test_without_a_caption_misalignment_is_not_asked_for():
     [
         (None, DEFAULT),
         ("default", DEFAULT),
+        ("zero-shot", PROMPTS["zero-shot"]),
         (OWN, OWN),
         ("See {caption}?", Prompt("See {caption}?", DEFAULT.template_without_caption)),
         ({"prompt": "See {caption}?", "prompt_without_caption": "See?"}, Prompt("See {caption}?", "See?")),
@@ -69,7 +72,7 @@ def test_as_prompt(given, expected):
 
 @pytest.mark.parametrize("given", ["defualt", "no slot here", ""])
 def test_a_text_that_is_no_prompt_is_refused(given):
-    with pytest.raises(ValueError, match=r"neither a name \(default\) nor a template"):
+    with pytest.raises(ValueError, match=r"neither a name \(default, zero-shot, zero-shot-yxyx\) nor a template"):
         as_prompt(given)
 
 
@@ -78,3 +81,61 @@ def test_templates_are_checked():
         Prompt("What?", "What?")
     with pytest.raises(ValueError, match="template_without_caption"):
         Prompt("{caption}?", "{caption}?")
+
+
+# --- models that were not trained for the task ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "zero-shot-yxyx"])
+def test_the_zero_shot_instruction_explains_everything(name):
+    text = PROMPTS[name].format("a red car")
+    for tier, (low, high) in TIERS.items():
+        assert f"{low}-{high}, {tier}" in text
+    for word in (
+        "0 to 1000",
+        "18 to 45 words",
+        "<think>",
+        "<answer>[]</answer>",
+        "Step 3",
+        "anatomy",
+        "spatial relation",
+    ):
+        assert word.lower() in text.lower()
+    assert text.endswith("Caption: a red car")
+    assert "{caption}" not in text
+
+
+SAID_OF_SUBTYPES = [
+    *("anatomy", "doubled, missing", "warped", "smeared", "jagged", "garbled", "shadows"),
+    *("is missing", "more of", "colour, count, material, size", "relation", "action", "style is wrong"),
+]
+
+
+@pytest.mark.parametrize(
+    ("subtype", "word"),
+    list(zip(SUBTYPES[DefectType.ARTIFACT] + SUBTYPES[DefectType.MISALIGNMENT], SAID_OF_SUBTYPES, strict=True)),
+)
+def test_the_zero_shot_instruction_names_every_subtype(subtype, word):
+    text = PROMPTS["zero-shot"].format("a red car").lower()
+    assert word in text[: text.index("where: the box")], subtype
+
+
+@pytest.mark.parametrize(("name", "order"), [("zero-shot", "xyxy"), ("zero-shot-yxyx", "yxyx")])
+@pytest.mark.parametrize("caption", ["a red car", None])
+def test_the_zero_shot_example_is_a_valid_answer_in_the_order_that_is_asked_for(name, order, caption):
+    prompt = PROMPTS[name]
+    text = prompt.format(caption)
+    example = text[text.index("Example of the form") : text.index("A picture without a defect")]
+    (defect,) = parse_response(example, strict=True, order=order)
+    assert defect.box == (612, 540, 701, 655)
+    assert defect.type is DefectType.ARTIFACT
+    assert 18 <= len(defect.reason.split()) <= 45
+    assert prompt.box_order == order
+    assert f"[{'x0, y0, x1, y1' if order == 'xyxy' else 'y0, x0, y1, x1'}]" in text
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "zero-shot-yxyx"])
+def test_the_zero_shot_instruction_without_a_caption_asks_for_artifacts_only(name):
+    text = PROMPTS[name].format(None)
+    assert "misalignment" not in text
+    assert "caption:" not in text.lower()

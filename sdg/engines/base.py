@@ -13,9 +13,16 @@ SETTINGS_FILE = "sdg_config.json"
 """What a checkpoint says about itself, beside its weights: ``prompt``, ``prompt_without_caption``, ``box_order``,
 ``max_new_tokens``, ``made_for``."""
 
+MAX_NEW_TOKENS = 4096
+"""Room for a think text and a long list where the checkpoint names no limit of its own (App. D)."""
+
 
 class CheckpointError(OSError):
     """A checkpoint that could not be loaded; the message says what was tried and what to do."""
+
+
+class EndpointError(ConnectionError):
+    """A server that answers no picture at all; the message names it, the model and the way out, never the key."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Generation:
         new_tokens: length of the answer in tokens; None where the engine cannot know.
         seconds: wall-clock time of the batch that the answer came in, divided by its size.
         finished: False where the answer was cut off at the limit of new tokens.
+        error: why the model gave no answer, or not all of it; None where it gave one.
     """
 
     text: str
@@ -35,10 +43,15 @@ class Generation:
     new_tokens: int | None
     seconds: float
     finished: bool
+    error: str | None = None
 
 
 class Engine(Protocol):
-    """A source of text. ``name`` is the model's name as results report it."""
+    """A source of text. ``name`` is the model's name as results report it.
+
+    One that answers many requests at a time also has ``submit(image, prompt)``, which gives a future of one
+    :class:`Generation` at once, and ``concurrency``, how many it works on: no request then waits for a batch to end.
+    """
 
     name: str
 

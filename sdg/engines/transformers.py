@@ -13,12 +13,9 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig, StoppingCriteria, TextIteratorStreamer
 
-from sdg.engines.base import Generation
+from sdg.engines.base import MAX_NEW_TOKENS, Generation
 from sdg.engines.checkpoints import HubOptions, load
 from sdg.engines.constrained import Constraint
-
-MAX_NEW_TOKENS = 4096
-"""Room for a think text and a long list where the checkpoint names no limit of its own (App. D)."""
 
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
