@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from standins import picture, save_checkpoint
 from trl import ModelConfig, TrlParser
@@ -67,6 +68,30 @@ def test_configuration_is_understood(config, tmp_path):
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * 8
         assert (args.learning_rate, args.num_train_epochs, batch, args.max_length) == (3e-5, 3, 16, 5100)
         assert args.freeze_vision
+
+
+ABLATIONS = {
+    "without_step_1": {"think_without": [1]},
+    "without_step_3": {"think_without": [3]},
+    "without_description": {"answer_without": ["description"]},
+    "without_importance": {"answer_without": ["importance"]},
+    "without_jitter": {"coordinate_jitter": 0},
+    "vision_unfrozen": {"freeze_vision": False},
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_from_the_full_recipe_in_one_thing(name):
+    full = yaml.safe_load((CONFIGS / "sft_qwen3vl_4b.yaml").read_text())
+    changed = yaml.safe_load((CONFIGS / "ablations" / f"{name}.yaml").read_text())
+    folder = full["output_dir"] + "-" + name.replace("_", "-")
+    assert changed == full | ABLATIONS[name] | {"output_dir": folder}
+    _, (_, args, _) = parse(f"ablations/{name}.yaml", "--use_cpu", "true")
+    assert {key: getattr(args, key) for key in ABLATIONS[name]} == ABLATIONS[name]
+
+
+def test_every_ablation_is_tested():
+    assert {path.stem for path in (CONFIGS / "ablations").glob("*.yaml")} == set(ABLATIONS)
 
 
 def trainer(folder, rows, **options):

@@ -1,5 +1,7 @@
 """Batches: the target alone is learnt, boxes are jittered, pictures come out as the processor's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from sdg.microworld import VOCABULARY, generate
 from sdg.prompts import Prompt
 from sdg.records import Record, to_row
 from sdg.response import parse_response, render_response
-from sdg.training.collator import IGNORE, SFTCollator, jitter_box, pixel_batch
+from sdg.training.collator import IGNORE, SFTCollator, jitter_box, pixel_batch, without_steps
 from sdg.training.dense import DenseVocabulary
 from sdg.training.tiny import build_processor
 
@@ -140,3 +142,51 @@ def test_degradation_touches_the_stated_share_of_pictures_and_no_label():
     assert changed(all_of_them) == len(RECORDS)
     assert 0 < changed(half) < len(RECORDS)
     assert torch.equal(all_of_them["labels"], plain["labels"])
+
+
+THINK = "Step 1: a red car.\nStep 2: the wheel.\nStep 3: image-left."
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "steps", "left"),
+    [
+        (THINK, [], THINK),
+        (THINK, [1], "Step 2: the wheel.\nStep 3: image-left."),
+        (THINK, [3], "Step 1: a red car.\nStep 2: the wheel."),
+        (THINK, [3, 1], "Step 2: the wheel."),
+        (THINK, [1, 2, 3], ""),
+        ("So:\n## Step 1 - look\nstep by step\n\n**Step 2** spot", [1], "So:\n**Step 2** spot"),
+    ],
+)
+def test_steps_are_left_out(reasoning, steps, left):
+    assert without_steps(reasoning, steps) == left
+
+
+def test_a_step_that_is_not_there_is_no_ablation():
+    with pytest.raises(ValueError, match=r"has no 'Step 2' to leave out: 'I see a car'"):
+        without_steps("I see a car", [2])
+    record = replace(RECORDS[0], defects=DefectSet((), reasoning="I see a car"))
+    with pytest.raises(ValueError, match=rf"record '{record.id}': the think text has no 'Step 1'"):
+        collator(think_without=[1])([record])
+
+
+def test_parts_that_cannot_be_left_out_are_refused():
+    with pytest.raises(
+        ValueError, match=r"answer_without=\['label'\] names no part .*; choose description, importance"
+    ):
+        collator(answer_without=["label"])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "importance"),
+    [({"answer_without": ["description"]}, False, True), ({"answer_without": ["importance"]}, True, False)],
+)
+def test_targets_without_a_part(options, reason, importance):
+    record = next(r for r in RECORDS if len(r.defects) > 1)
+    labels = collator(jitter=0, think_without=[1], **options)([record])["labels"][0]
+    learnt = parse_response(PROCESSOR.tokenizer.decode(labels[labels != IGNORE]))
+    assert [d.box for d in learnt] == [d.box for d in record.defects]
+    assert [d.reason for d in learnt] == [d.reason if reason else "" for d in record.defects]
+    assert [d.importance for d in learnt] == [d.importance if importance else None for d in record.defects]
+    assert learnt.reasoning.startswith("Step 2")
+    assert record.defects.reasoning.startswith("Step 1")

@@ -85,6 +85,8 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
         max_length=args.max_length,
         vocabulary=vocabulary,
         degrade=args.degrade,
+        think_without=args.think_without,
+        answer_without=args.answer_without,
         seed=args.seed,
     )
     settings = {"prompt": prompt, "max_new_tokens": data_args.max_new_tokens, "made_for": data_args.made_for}

@@ -6,8 +6,10 @@ it lies on disk and every epoch sees its boxes jittered anew.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ from sdg.training.dense import DenseVocabulary, dense_labels
 from sdg.training.tiny import BOX_OPEN, number_ids
 
 IGNORE = -100
+STEP = re.compile(r"^[ \t#*_>-]*Step\s*(\d+)", re.IGNORECASE | re.MULTILINE)
+ABLATABLE = {"description": ("reason", ""), "importance": ("importance", None)}
+"""Parts of an answer that can be left out of the target: the defect's field, and what it is set to."""
 LENGTH_STEP = 16
 """Batches are padded to a multiple of this: a CPU compiles its matrix products anew for every length it has not met,
 which costs more time than the padding and gigabytes of memory; GPUs like round lengths as well."""
@@ -59,6 +64,37 @@ def jitter(defects: DefectSet, amplitude: int, rng: np.random.Generator) -> Defe
     )
 
 
+def without_steps(reasoning: str, steps: Sequence[int]) -> str:
+    """A think text without some of its steps, for ablations (Table 4).
+
+    Args:
+        reasoning: steps begin with ``Step 1`` and the like at the beginning of a line, marked up or not.
+        steps: numbers of the steps to leave out.
+
+    Raises:
+        ValueError: where there is no such step, since leaving nothing out would pass for an ablation.
+    """
+    starts = [*STEP.finditer(reasoning)]
+    places = [*(start.start() for start in starts), len(reasoning)]
+    spans = {int(start[1]): span for start, span in zip(starts, pairwise(places), strict=True)}
+    for step in sorted(set(steps), reverse=True):
+        if step not in spans:
+            raise ValueError(f"the think text has no 'Step {step}' to leave out: {reasoning!r:.80}")
+        low, high = spans[step]
+        reasoning = reasoning[:low] + reasoning[high:]
+    return reasoning.strip()
+
+
+def ablate(defects: DefectSet, think_without: Sequence[int], answer_without: Sequence[str]) -> DefectSet:
+    """The set with steps of the think text left out, and descriptions emptied or importances dropped."""
+    if think_without and defects.reasoning:
+        defects = replace(defects, reasoning=without_steps(defects.reasoning, think_without))
+    if answer_without:
+        blank: dict[str, Any] = {ABLATABLE[name][0]: ABLATABLE[name][1] for name in answer_without}
+        defects = replace(defects, defects=tuple(replace(d, mended=(), **blank) for d in defects))
+    return defects
+
+
 @dataclass
 class SFTCollator:
     """Collate records into a right-padded batch whose labels cover the target (think and answer) only.
@@ -70,7 +106,12 @@ class SFTCollator:
         max_length: longer examples raise, because a cut-off answer teaches cut-off answers; None accepts any.
         vocabulary: names for the dense labels, or None for a batch without them.
         degrade: share of pictures that go through :func:`sdg.training.degrade.degrade`, drawn anew every epoch.
+        think_without: numbers of the steps that are left out of think texts.
+        answer_without: names in :data:`ABLATABLE` that are left out of answers.
         seed: of jitter and degradation.
+
+    Raises:
+        ValueError: for another name in ``answer_without``.
     """
 
     processor: Any
@@ -79,10 +120,16 @@ class SFTCollator:
     max_length: int | None = None
     vocabulary: DenseVocabulary | None = None
     degrade: float = 0.0
+    think_without: Sequence[int] = ()
+    answer_without: Sequence[str] = ()
     seed: int = 0
     rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if unknown := sorted({*self.answer_without} - {*ABLATABLE}):
+            raise ValueError(
+                f"answer_without={unknown} names no part that can be left out; choose {', '.join(ABLATABLE)}"
+            )
         self.rng = np.random.default_rng(self.seed)
         tokenizer = self.processor.tokenizer
         self._numbers = number_ids(tokenizer)
@@ -103,7 +150,7 @@ class SFTCollator:
             tokens; and with a vocabulary the labels of :func:`sdg.training.dense.dense_labels`, one row a merged token.
         """
         records = [e if isinstance(e, Record) else from_row(e) for e in examples]
-        records = [replace(r, defects=jitter(r.defects, self.jitter, self.rng)) for r in records]
+        records = [self._to_learn(r) for r in records]
         pictures = [fit(r.image) for r in records]
         if self.degrade:
             pictures = [degrade(p, self.rng) if self.rng.random() < self.degrade else p for p in pictures]
@@ -138,6 +185,14 @@ class SFTCollator:
         if self.vocabulary is not None:
             batch |= dense_labels(records, images["image_grid_thw"] // torch.tensor([1, merge, merge]), self.vocabulary)
         return batch
+
+    def _to_learn(self, record: Record) -> Record:
+        """The record as it is learnt this time: boxes jittered, parts left out."""
+        try:
+            kept = ablate(record.defects, self.think_without, self.answer_without)
+        except ValueError as error:
+            raise ValueError(f"record {record.id!r}: {error}") from None
+        return replace(record, defects=jitter(kept, self.jitter, self.rng))
 
     def _tokenise(self, records: Sequence[Record], counts: Sequence[int]) -> tuple[list[list[int]], list[list[int]]]:
         prompts = []

@@ -37,6 +37,8 @@ class DetectorSFTConfig(SFTConfig):
     Args:
         coordinate_jitter: amplitude of the coordinate jitter in grid units (App. D); 0 turns it off.
         degrade: share of training pictures that are blurred, noised, compressed or rescaled.
+        think_without: steps left out of think texts, an ablation (Table 4): 1, 2 or 3.
+        answer_without: ``description`` or ``importance``, left out of answers, an ablation (Table 4).
         coordinate_sigma: width of the soft coordinate targets in grid units; 0 treats coordinates like other tokens.
             Needs a tokenizer in which the numbers 0..1000 are single tokens.
         coordinate_weight: weight of a coordinate beside another target token.
@@ -50,6 +52,8 @@ class DetectorSFTConfig(SFTConfig):
 
     coordinate_jitter: int = field(default=10, metadata={"help": "Coordinate jitter in grid units; 0 turns it off."})
     degrade: float = field(default=0.0, metadata={"help": "Share of training pictures that are degraded first."})
+    think_without: list[int] = field(default_factory=list, metadata={"help": "Steps left out of think texts."})
+    answer_without: list[str] = field(default_factory=list, metadata={"help": "description or importance, left out."})
     coordinate_sigma: float = field(default=0.0, metadata={"help": "Width of soft coordinate targets; 0: hard."})
     coordinate_weight: float = field(default=2.0, metadata={"help": "Weight of a soft coordinate beside a token."})
     dense_weight: float = field(default=0.0, metadata={"help": "Weight of the dense heads' loss; 0: no heads."})
