@@ -22,6 +22,17 @@ CURVE_KEYS = (
     *(f"{t}/{m}" for t in ("artifact", "misalignment") for m in ("box_f1@0.5", "box_f1@0.1", "cln_acc")),
     "parse_rate",
 )
+LOGGED = (
+    "loss",
+    "learning_rate",
+    "reward",
+    "detector_reward/",
+    "kl",
+    "entropy",
+    "completions/mean_length",
+    "step_time",
+)
+"""Beginnings of the names of what a trainer logs and the curve repeats."""
 
 
 def mean_f1(metrics: dict[str, Any]) -> float:
@@ -45,6 +56,7 @@ class FreeRunningEvaluation(TrainerCallback):
         max_new_tokens: longest answer.
         batch_size: pictures answered at a time.
         made_for: for ``sdg_config.json``.
+        before: evaluate the model that training starts from, too, so that ``best/`` is never worse than that.
         compute: predictions and references to metrics; SDG-Eval without an embedder by default.
     """
 
@@ -59,17 +71,18 @@ class FreeRunningEvaluation(TrainerCallback):
         max_new_tokens: int,
         batch_size: int = 64,
         made_for: str | None = None,
+        before: bool = False,
         compute: Callable[..., dict[str, Any]] | None = None,
     ) -> None:
         self.records, self.processor, self.prompt = list(records), processor, prompt
         self.folder, self.every, self.max_new_tokens, self.batch_size = Path(folder), every, max_new_tokens, batch_size
-        self.made_for = made_for
+        self.made_for, self.at_start = made_for, before
         self.compute = compute or SDGEval(embedder=None).compute
         self.curve = self.folder / "curve.jsonl"
         self.losses: dict[str, float] = {}
         self.started, self.before, self.best = time.monotonic(), 0.0, -1.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Go on with the curve of the run that is resumed; lines after its checkpoint are dropped."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = read_curve(self.curve) if state.global_step else []
@@ -80,6 +93,8 @@ class FreeRunningEvaluation(TrainerCallback):
         clock = read_curve(self.folder / "clock.jsonl") if state.global_step else []
         self.before = max([self.before, *(c["seconds"] for c in clock if c["step"] == state.global_step)])
         self.started = time.monotonic()
+        if self.at_start and not state.global_step:
+            self.evaluate(args, state, model)
 
     def seconds(self) -> float:
         """Seconds of training so far, those of the runs that this one resumes included."""
@@ -92,7 +107,7 @@ class FreeRunningEvaluation(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Remember the last losses for the curve."""
-        self.losses |= {k: v for k, v in (logs or {}).items() if k.startswith("loss") or k == "learning_rate"}
+        self.losses |= {k: v for k, v in (logs or {}).items() if k.startswith(LOGGED) and not k.startswith("rewards/")}
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Evaluate where it is time."""
@@ -111,6 +126,7 @@ class FreeRunningEvaluation(TrainerCallback):
         found = self.predict(model)
         metrics = self.compute(predictions=found, references=[r.defects for r in self.records])
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        batch //= getattr(args, "num_generations", 1)  # GRPO answers a picture several times
         line = {"step": state.global_step, "pictures": state.global_step * batch, "seconds": seconds}
         line |= {"mean_f1": mean_f1(metrics)} | {k: metrics.get(k) for k in CURVE_KEYS} | self.losses
         line["defects_a_picture"] = sum(len(d) for d in found) / max(len(found), 1)
@@ -163,10 +179,15 @@ def _plain(value: Any) -> Any:
 
 
 class TimedCheckpoints(TrainerCallback):
-    """Ask for a checkpoint every ``minutes``, so that a killed run loses no more than that."""
+    """Ask for a checkpoint every ``minutes``, so that a killed run loses no more than that.
 
-    def __init__(self, minutes: float) -> None:
-        self.seconds = minutes * 60
+    Args:
+        minutes: 0 never asks.
+        every: only after a multiple of so many steps.
+    """
+
+    def __init__(self, minutes: float, every: int = 1) -> None:
+        self.seconds, self.every = minutes * 60, every
         self.last = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -175,6 +196,6 @@ class TimedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save where the time is up."""
-        if self.seconds and time.monotonic() - self.last >= self.seconds:
+        if self.seconds and state.global_step % self.every == 0 and time.monotonic() - self.last >= self.seconds:
             control.should_save = True
             self.last = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def save_detector(
     model: Any,
     processor: Any,
     folder: str | Path,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
     *,
     prompt: Prompt,
     max_new_tokens: int,
@@ -32,6 +34,7 @@ def save_detector(
         model: a ``PreTrainedModel`` or ``PeftModel``.
         processor: its processor.
         folder: where to; written beside it first and then renamed, so that a folder is whole or not there.
+        state_dict: the weights, where they are sharded and were gathered; None takes the model's own.
         prompt: the instruction that the model was trained with.
         max_new_tokens: the longest answer to ask for.
         made_for: the world that the checkpoint knows, in words; None for pictures of any kind.
@@ -43,7 +46,7 @@ def save_detector(
     part = folder.with_name(folder.name + ".part")
     halves: dict[int, torch.Tensor] = {}
     state = {}
-    for name, value in model.state_dict().items():
+    for name, value in (model.state_dict() if state_dict is None else state_dict).items():
         key = value.data_ptr()
         if key not in halves:
             halves[key] = value.to(torch.bfloat16) if value.is_floating_point() else value
