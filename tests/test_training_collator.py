@@ -165,7 +165,7 @@ def test_steps_are_left_out(reasoning, steps, left):
 def test_a_step_that_is_not_there_is_no_ablation():
     with pytest.raises(ValueError, match=r"has no 'Step 2' to leave out: 'I see a car'"):
         without_steps("I see a car", [2])
-    record = replace(RECORDS[0], defects=DefectSet((), reasoning="I see a car"))
+    record = replace(RECORDS[0], defects=DefectSet((), reasoning="I see a car"), kinds=())
     with pytest.raises(ValueError, match=rf"record '{record.id}': the think text has no 'Step 1'"):
         collator(think_without=[1])([record])
 
