@@ -67,6 +67,7 @@ def test_one_picture_gives_one_set():
         "new_tokens": 40,
         "finished": True,
         "image_size": (128, 128),
+        "calibrated": False,
     }
     json.dumps(found.to_json())
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from sdg.calibration.evidence import Evidence
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +38,7 @@ class Generation:
         seconds: wall-clock time of the batch that the answer came in, divided by its size.
         finished: False where the answer was cut off at the limit of new tokens.
         error: why the model gave no answer, or not all of it; None where it gave one.
+        evidence: how sure the model was of each token, and what it saw; None where the engine cannot know.
     """
 
     text: str
@@ -44,6 +47,7 @@ class Generation:
     seconds: float
     finished: bool
     error: str | None = None
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
 
 
 class Engine(Protocol):

@@ -57,7 +57,8 @@ OPTIONAL = {
 _SPECIAL = re.compile(r"<\|(\w+)\|>")
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*|\s*```\s*\Z")
 _NO_MODEL = re.compile(
-    r"\bmodel\W[^.]{0,120}\b(not exist|not found|not available|unknown)|\b(unknown|invalid|no such) model",
+    r"\bmodel\W[^.]{0,120}\b(not exist|not found|not available|unknown)|\b(unknown|invalid|no such) model|\bpinned to\b"
+    r"|not a multimodal model|at most 0 image|not support (image|vision)|image_url is only supported",
     re.IGNORECASE,
 )
 
@@ -103,7 +104,7 @@ def refused_option(words: str, code: str | None, request: Mapping[str, Any]) -> 
 
 
 def names_no_model(words: str, code: str | None) -> bool:
-    """Whether a 4xx says that there is no such model: servers give that 400, 404 or 422."""
+    """Whether a 4xx says that there is no such model, or that it takes no pictures: servers give that 400, 404 or 422."""
     return code in ("model_not_found", "invalid_model") or _NO_MODEL.search(words) is not None
 
 

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import is_torchvision_available, logging
 
+from sdg.calibration.trust import Trust
 from sdg.engines.base import SETTINGS_FILE, CheckpointError
 
 EMBEDDED = {"sdg-tiny": Path(__file__).resolve().parents[1] / "checkpoints" / "sdg-tiny"}
@@ -129,20 +130,26 @@ def load(
     return model.eval(), processor
 
 
+def find_file(name_or_path: str | os.PathLike[str], filename: str, hub: HubOptions) -> Path | None:
+    """Where a file of a checkpoint lies, downloaded where that is needed; None where the checkpoint has none."""
+    location = locate(name_or_path)
+    path = Path(location, filename)
+    if not os.path.isdir(location):
+        try:
+            path = Path(hf_hub_download(location, filename, **hub.kwargs()))
+        except (OSError, ValueError, errors.EntryNotFoundError):
+            return None
+    return path if path.is_file() else None
+
+
 def read_settings(name_or_path: str | os.PathLike[str], hub: HubOptions) -> dict[str, Any]:
     """What the checkpoint's :data:`SETTINGS_FILE` says, or nothing where it has none.
 
     Raises:
         CheckpointError: where the file is there and is not a JSON object.
     """
-    location = locate(name_or_path)
-    path = Path(location, SETTINGS_FILE)
-    if not os.path.isdir(location):
-        try:
-            path = Path(hf_hub_download(location, SETTINGS_FILE, **hub.kwargs()))
-        except (OSError, ValueError, errors.EntryNotFoundError):
-            return {}
-    if not path.is_file():
+    path = find_file(name_or_path, SETTINGS_FILE, hub)
+    if path is None:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -151,6 +158,18 @@ def read_settings(name_or_path: str | os.PathLike[str], hub: HubOptions) -> dict
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path} holds a {type(settings).__name__}, not an object")
     return settings
+
+
+def read_trust(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Trust:
+    """The checkpoint's calibration and world, where it has them.
+
+    Raises:
+        CheckpointError: where a file is there and cannot be read.
+    """
+    try:
+        return Trust.load(lambda filename: find_file(name_or_path, filename, hub))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 @functools.cache

@@ -279,10 +279,10 @@ class EndpointEngine:
         except Exception:  # the list is a courtesy
             offered = []
         if self.name in offered or not offered:
-            out = "check that base_url is the one of the API (most end in /v1), and the model's name"
+            out = "check that base_url is that of the API (most end in /v1), and that the model is there and takes pictures"
         else:
             out = f"it offers {', '.join(offered[:8])}{' …' if len(offered) > 8 else ''}"
-        return EndpointError(f"{self.base_url} does not answer for a model {self.name!r} ({said}): {out}")
+        return EndpointError(f"{self.base_url} answers no picture with {self.name!r} ({said}): {out}")
 
     def _nobody(self, error: openai.APIConnectionError) -> EndpointError:
         cause = self._said(error.__cause__ or error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
@@ -18,6 +18,21 @@ Opened = tuple[Image.Image | ImageError, str | None]
 
 Answered = tuple[Image.Image | ImageError, str | None, Generation | None]
 """The same, and the answer; None where the picture cannot be used."""
+
+
+def pairs(images: Iterable[Any], captions: Any) -> Iterable[tuple[Any, str | None]]:
+    """Each picture with its caption.
+
+    Raises:
+        ValueError: for one caption for many pictures, and for lists of unlike length.
+    """
+    if captions is None:
+        return ((image, None) for image in images)
+    if isinstance(captions, str):
+        raise ValueError(f"captions={captions!r:.60} is one caption for many pictures: give a list, one a picture")
+    if isinstance(images, Sized) and isinstance(captions, Sized) and len(images) != len(captions):
+        raise ValueError(f"{len(images)} images but {len(captions)} captions")
+    return zip(images, captions, strict=True)
 
 
 def answered(

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig, StoppingCriteria, TextIteratorStreamer
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, TextIteratorStreamer
 
 from sdg.engines.base import MAX_NEW_TOKENS, Generation
 from sdg.engines.checkpoints import HubOptions, load
 from sdg.engines.constrained import Constraint
+from sdg.engines.evidence import Notes
 
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -122,8 +123,21 @@ class TransformersEngine:
         )
         return batch.to(self.model.device)
 
-    def generate(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Generation]:
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Generation]:
         """Answer a batch in one pass: one RGB picture and one instruction each.
+
+        Args:
+            images: RGB pictures.
+            prompts: as many instructions.
+            temperature: 0 is greedy; above it answers are drawn, and ``seed`` decides which.
+            seed: of the drawing.
 
         Returns:
             as many answers, in the same order; the same ones that the pictures get alone, up to rounding.
@@ -135,7 +149,8 @@ class TransformersEngine:
         started = time.perf_counter()
         inputs = self.inputs(images, prompts)
         rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
-        output = self._run(inputs, logits_processor=list(rules))
+        notes = Notes(self.model, self.processor.tokenizer, len(images))
+        output = self._run(inputs, notes, rules, temperature, seed)
         width = inputs["input_ids"].shape[1]
         lengths = inputs["attention_mask"].sum(1).tolist()
         answers = [self._answer(ids) for ids in output[:, width:].tolist()]
@@ -145,8 +160,15 @@ class TransformersEngine:
         cut = rules[1].cut if rules else [False] * len(images)
         seconds = (time.perf_counter() - started) / len(images)
         return [
-            Generation(text, prompt, len(ids), seconds, ended and not forced)
-            for text, prompt, (ids, ended), forced in zip(texts, lengths, answers, cut, strict=True)
+            Generation(
+                text=texts[row],
+                prompt_tokens=lengths[row],
+                new_tokens=len(ids),
+                seconds=seconds,
+                finished=ended and not cut[row],
+                evidence=notes.evidence(row, ids, texts[row]),
+            )
+            for row, (ids, ended) in enumerate(answers)
         ]
 
     def stream(self, image: Image.Image, prompt: str) -> Generator[str, None, Generation]:
@@ -156,10 +178,13 @@ class TransformersEngine:
         pieces = _Pieces(self.processor.tokenizer, self._ends)
         stop, failures, text = threading.Event(), [], ""
         rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
+        notes = Notes(self.model, self.processor.tokenizer, 1)
+        written: list[int] = []
 
         def work() -> None:
             try:
-                self._run(inputs, streamer=pieces, logits_processor=list(rules), stopping_criteria=[_Stop(stop)])
+                output = self._run(inputs, notes, rules, streamer=pieces, stopping_criteria=[_Stop(stop)])
+                written.extend(self._answer(output[0, inputs["input_ids"].shape[1] :].tolist())[0])
             except BaseException as error:
                 failures.append(error)
                 pieces.end()
@@ -178,22 +203,49 @@ class TransformersEngine:
             raise failures[0]
         finished = pieces.ended and not (rules and rules[1].cut[0])
         seconds = time.perf_counter() - started
-        return Generation(text, inputs["input_ids"].shape[1], pieces.count, seconds, finished)
+        evidence = notes.evidence(0, written, text)
+        return Generation(text, inputs["input_ids"].shape[1], pieces.count, seconds, finished, evidence=evidence)
 
-    def _run(self, inputs: Any, **options: Any) -> torch.Tensor:
-        """Greedy generation. What a checkpoint's own settings say about sampling and penalties is set back."""
+    def picture_features(self, images: Sequence[Image.Image]) -> list[tuple[float, ...] | None]:
+        """What the vision tower makes of pictures, as :class:`~sdg.calibration.evidence.Evidence` holds it.
+
+        Costs one pass over the prompt; answers bring the same along for nothing.
+        """
+        inputs = self.inputs(images, [""] * len(images))
+        notes = Notes(self.model, self.processor.tokenizer, len(images))
+        self._run(inputs, notes, max_new_tokens=1)
+        return [notes.evidence(row, [], "").picture for row in range(len(images))]
+
+    def _run(
+        self,
+        inputs: Any,
+        notes: Notes | None = None,
+        rules: Sequence[LogitsProcessor] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_new_tokens: int | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        """Generation. What a checkpoint's own settings say about sampling and penalties is set back."""
         pad = self.processor.tokenizer.pad_token_id
         config = GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
-            do_sample=False,
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            do_sample=temperature > 0,
+            temperature=temperature or None,
+            top_k=0 if temperature else None,
+            top_p=1.0 if temperature else None,
             num_beams=1,
             repetition_penalty=1.0,
             use_cache=True,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=pad if pad is not None else min(self._ends, default=None),
         )
-        with self._lock, _evaluating(self.model), torch.inference_mode():
-            return self.model.generate(**inputs, generation_config=config, **options)
+        notes = notes or Notes(self.model, self.processor.tokenizer, len(inputs["input_ids"]))
+        with self._lock, _evaluating(self.model), torch.inference_mode(), notes.watching(), _drawing(temperature, seed):
+            processors = [notes.logprobs, *rules]
+            output = self.model.generate(**inputs, generation_config=config, logits_processor=processors, **options)
+            notes.finish(output)
+            return output
 
     def _answer(self, ids: list[int]) -> tuple[list[int], bool]:
         """The tokens before the first end mark, and whether there was one."""
@@ -217,6 +269,17 @@ def _evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def _drawing(temperature: float, seed: int) -> Iterator[None]:
+    """Random numbers of ``seed`` where answers are drawn, and the caller's own afterwards."""
+    if not temperature:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 class _Pieces(TextIteratorStreamer):

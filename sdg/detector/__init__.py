@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -14,9 +13,11 @@ from typing import Any, Literal, overload
 from PIL import Image
 
 from sdg.boxes import BoxOrder
+from sdg.calibration.trust import Trust, at_least
 from sdg.defects import DefectSet
+from sdg.detector.stream import DetectionStream
 from sdg.engines.base import SETTINGS_FILE, Engine, Generation
-from sdg.engines.flow import answered
+from sdg.engines.flow import answered, pairs
 from sdg.engines.images import ImageError, fit, open_image
 from sdg.prompts import PROMPTS, Prompt, as_prompt
 from sdg.response import ResponseFormatError, parse_response
@@ -34,6 +35,9 @@ class SDGDetector:
         box_order: the order of coordinates that the model writes; some write ``"yxyx"``. None is the prompt's.
         made_for: the world that the checkpoint was trained on, in words, or None for pictures of any kind; ``info`` of
             results carries it.
+        trust: the checkpoint's calibration, which gives each defect its ``confidence``, and its world, which tells
+            pictures that it was not made for; ``info`` of results says ``calibrated`` and ``out_of_world``.
+        min_confidence: defects below it are left out; 0 keeps all.
 
     Example:
         >>> detector = SDGDetector.from_pretrained("sdg-tiny")  # doctest: +SKIP
@@ -47,11 +51,15 @@ class SDGDetector:
         *,
         box_order: BoxOrder | None = None,
         made_for: str | None = None,
+        trust: Trust | None = None,
+        min_confidence: float = 0.0,
     ):
         self.engine = engine
         self.prompt = as_prompt(prompt)
         self.box_order = box_order or self.prompt.box_order
         self.made_for = made_for
+        self.trust = trust or Trust()
+        self.min_confidence = min_confidence
 
     @classmethod
     def from_pretrained(
@@ -71,6 +79,7 @@ class SDGDetector:
         box_order: BoxOrder | None = None,
         constrained: bool = False,
         max_new_tokens: int | None = None,
+        min_confidence: float = 0.0,
     ) -> SDGDetector:
         """A detector on a Qwen3-VL-style checkpoint.
 
@@ -92,16 +101,21 @@ class SDGDetector:
             box_order: order of coordinates that the model writes: ``"xyxy"`` or ``"yxyx"``.
             constrained: let the model write nothing but valid answers (needs xgrammar).
             max_new_tokens: longest answer, in tokens.
+            min_confidence: as in :class:`SDGDetector`.
 
         Raises:
             CheckpointError: saying what was tried and what to do.
         """
-        from sdg.engines.checkpoints import HubOptions, read_settings
+        from sdg.engines.checkpoints import HubOptions, read_settings, read_trust
         from sdg.engines.constrained import MIN_NEW_TOKENS
         from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download)
         settings = read_settings(name_or_path, hub)
+        # An adapter makes another model of it: the confidence that it was given before no longer fits.
+        trust = read_trust(
+            name_or_path if adapter is None else adapter, hub if adapter is None else replace(hub, revision=None)
+        )
         if adapter is not None:
             settings |= read_settings(adapter, replace(hub, revision=None))
         if max_new_tokens is None:
@@ -119,7 +133,14 @@ class SDGDetector:
             max_new_tokens=max_new_tokens,
         )
         order = box_order or settings.get("box_order")
-        return cls(engine, chosen, box_order=order, made_for=settings.get("made_for"))
+        return cls(
+            engine,
+            chosen,
+            box_order=order,
+            made_for=settings.get("made_for"),
+            trust=trust,
+            min_confidence=min_confidence,
+        )
 
     @classmethod
     def from_model(
@@ -202,11 +223,20 @@ class SDGDetector:
 
     @overload
     def __call__(
-        self, images: list[Any] | tuple[Any, ...], captions: Iterable[str | None] | None = None, *, batch_size: int = 8
+        self,
+        images: list[Any] | tuple[Any, ...],
+        captions: Iterable[str | None] | None = None,
+        *,
+        batch_size: int = 8,
+        min_confidence: float | None = None,
     ) -> list[DefectSet]: ...
     @overload
-    def __call__(self, images: Any, captions: str | None = None, *, batch_size: int = 8) -> DefectSet: ...
-    def __call__(self, images: Any, captions: Any = None, *, batch_size: int = 8) -> DefectSet | list[DefectSet]:
+    def __call__(
+        self, images: Any, captions: str | None = None, *, batch_size: int = 8, min_confidence: float | None = None
+    ) -> DefectSet: ...
+    def __call__(
+        self, images: Any, captions: Any = None, *, batch_size: int = 8, min_confidence: float | None = None
+    ) -> DefectSet | list[DefectSet]:
         """Detect the defects of one picture, or of a list of pictures.
 
         Args:
@@ -215,6 +245,7 @@ class SDGDetector:
             captions: what the picture was made from, or one caption a picture. Without one only artifacts are asked
                 for, and misalignments are not reported.
             batch_size: pictures that the model answers at a time.
+            min_confidence: defects below it are left out; None is the detector's own.
 
         Returns:
             one :class:`~sdg.defects.DefectSet` a picture. An answer that cannot be read gives an empty set with
@@ -224,11 +255,12 @@ class SDGDetector:
             ImageError: for a picture that cannot be used. :meth:`iter` hands out what was ready before it, or goes on.
         """
         if not isinstance(images, list | tuple):
-            return next(self.iter([images], [captions], batch_size=1))
-        texts = [caption for _, caption in _pairs(images, captions)]
+            return next(self.iter([images], [captions], batch_size=1, min_confidence=min_confidence))
+        texts = [caption for _, caption in pairs(images, captions)]
         # Prompts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(images)), key=lambda i: len(texts[i] or ""))
-        found = self.iter([images[i] for i in order], [texts[i] for i in order], batch_size=batch_size)
+        some = [images[i] for i in order], [texts[i] for i in order]
+        found = self.iter(*some, batch_size=batch_size, min_confidence=min_confidence)
         by_index = dict(zip(order, found, strict=True))
         return [by_index[i] for i in range(len(images))]
 
@@ -239,6 +271,7 @@ class SDGDetector:
         *,
         batch_size: int = 8,
         on_error: Literal["raise", "record"] = "raise",
+        min_confidence: float | None = None,
     ) -> Iterator[DefectSet]:
         """Detect the defects of many pictures, batch by batch, in order; each result is handed out as it is ready.
 
@@ -248,6 +281,7 @@ class SDGDetector:
             batch_size: pictures that the model answers at a time.
             on_error: what a picture that cannot be used does: ``"raise"`` after the results before it, or
                 ``"record"`` it as an empty set with ``parse_error`` and go on.
+            min_confidence: as in a call.
 
         Yields:
             one set a picture, in order.
@@ -259,9 +293,9 @@ class SDGDetector:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if on_error not in ("raise", "record"):
             raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'record'")
-        return self._results(_pairs(images, captions), batch_size, on_error)
+        return self._results(pairs(images, captions), batch_size, on_error, self._bar(min_confidence))
 
-    def stream(self, image: Any, caption: str | None = None) -> DetectionStream:
+    def stream(self, image: Any, caption: str | None = None, *, min_confidence: float | None = None) -> DetectionStream:
         """Detect the defects of one picture and hand out the model's text as it is written.
 
         Returns:
@@ -270,7 +304,9 @@ class SDGDetector:
         Raises:
             ImageError: for a picture that cannot be used.
         """
-        return DetectionStream(self, open_image(image), caption)
+        picture, bar = open_image(image), self._bar(min_confidence)
+        pieces = self.engine.stream(fit(picture), self.prompt.format(caption))
+        return DetectionStream(pieces, lambda answer: self._read(answer, picture, caption, bar))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the checkpoint as a plain transformers folder, with the prompt and settings beside it.
@@ -291,6 +327,7 @@ class SDGDetector:
         }
         text = json.dumps({k: v for k, v in settings.items() if v is not None}, indent=2, ensure_ascii=False)
         Path(folder, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        self.trust.save(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
         """Upload the checkpoint to a model repository of the Hub, made where it does not exist.
@@ -311,16 +348,31 @@ class SDGDetector:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload SDG detector"))
 
-    def _results(self, pairs: Iterable[tuple[Any, str | None]], batch_size: int, on_error: str) -> Iterator[DefectSet]:
-        for image, caption, answer in answered(self.engine, pairs, self.prompt.format, batch_size, on_error == "raise"):
+    def _bar(self, min_confidence: float | None) -> float:
+        """The confidence below which defects are left out, checked."""
+        bar = self.min_confidence if min_confidence is None else min_confidence
+        if not 0 <= bar <= 1:
+            raise ValueError(f"min_confidence={bar!r} is outside 0..1")
+        if bar and self.trust.calibration is None:
+            raise ValueError(
+                f"min_confidence={bar:g} needs confidences, and {self.engine.name} has no calibration: write one with"
+                " `sdg calibrate` (docs/confidence.md)"
+            )
+        return bar
+
+    def _results(
+        self, pictures: Iterable[tuple[Any, str | None]], batch_size: int, on_error: str, bar: float
+    ) -> Iterator[DefectSet]:
+        write, stop = self.prompt.format, on_error == "raise"
+        for image, caption, answer in answered(self.engine, pictures, write, batch_size, stop):
             if answer is not None and isinstance(image, Image.Image):
-                yield self._read(answer, image, caption)
+                yield self._read(answer, image, caption, bar)
             elif isinstance(image, ImageError) and on_error == "raise":
                 raise image
             else:
                 yield DefectSet(caption=caption, parse_error=str(image), info={"model": self.engine.name})
 
-    def _read(self, answer: Generation, image: Image.Image, caption: str | None) -> DefectSet:
+    def _read(self, answer: Generation, image: Image.Image, caption: str | None, bar: float = 0.0) -> DefectSet:
         """The set that a model's answer names."""
         info: dict[str, Any] = {
             "model": self.engine.name,
@@ -329,6 +381,7 @@ class SDGDetector:
             "new_tokens": answer.new_tokens,
             "finished": answer.finished,
             "image_size": image.size,
+            **self.trust.info(answer.evidence),
         }
         if self.made_for is not None:
             info["made_for"] = self.made_for
@@ -337,6 +390,7 @@ class SDGDetector:
             return DefectSet(caption=caption, parse_error=answer.error, raw=answer.text or None, info=info)
         try:
             found = parse_response(answer.text, order=self.box_order)
+            found = self.trust.weigh(answer.text, found, answer.evidence, self.box_order)
         except ResponseFormatError as error:
             after = f" after {answer.new_tokens} tokens" if answer.new_tokens else ""
             cut = "" if answer.finished else f"; the answer was cut off{after}"
@@ -344,54 +398,7 @@ class SDGDetector:
         if not (caption or "").strip() and found.misalignments:
             info["dropped_misalignments"] = len(found.misalignments)
             found = replace(found, defects=found.artifacts)
-        return replace(found, caption=caption, raw=answer.text, info={**found.info, **info})
-
-
-class DetectionStream(Iterator[str]):
-    """The text of one detection as it is written, and the set that it names.
-
-    Example:
-        >>> stream = detector.stream(image, caption)  # doctest: +SKIP
-        >>> for piece in stream: print(piece, end="")  # doctest: +SKIP
-        >>> stream.result  # doctest: +SKIP
-    """
-
-    def __init__(self, detector: SDGDetector, image: Image.Image, caption: str | None):
-        self._detector, self._image, self._caption = detector, image, caption
-        self._started = time.perf_counter()
-        self._answer = Generation("", None, None, 0.0, finished=False)
-        self._pieces = detector.engine.stream(fit(image), detector.prompt.format(caption))
-
-    def __next__(self) -> str:
-        try:
-            piece = next(self._pieces)
-        except StopIteration as end:
-            if end.value is not None:
-                self._answer = end.value
-            raise
-        text, seconds = self._answer.text + piece, time.perf_counter() - self._started
-        self._answer = replace(self._answer, text=text, seconds=seconds)
-        return piece
-
-    def close(self) -> None:
-        """Stop the model."""
-        self._pieces.close()
-
-    @property
-    def result(self) -> DefectSet:
-        """The set that the text so far names; before the end, of the objects that are complete."""
-        return self._detector._read(self._answer, self._image, self._caption)
-
-
-def _pairs(images: Iterable[Any], captions: Any) -> Iterable[tuple[Any, str | None]]:
-    """Each picture with its caption."""
-    if captions is None:
-        return ((image, None) for image in images)
-    if isinstance(captions, str):
-        raise ValueError(f"captions={captions!r:.60} is one caption for many pictures: give a list, one a picture")
-    if isinstance(images, Sized) and isinstance(captions, Sized) and len(images) != len(captions):
-        raise ValueError(f"{len(images)} images but {len(captions)} captions")
-    return zip(images, captions, strict=True)
+        return at_least(replace(found, caption=caption, raw=answer.text, info=info), bar)
 
 
 def load_detector(
