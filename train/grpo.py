@@ -86,7 +86,7 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     if validation and trainer.is_sharded:
         raise ValueError(
             "validation needs all weights on one process: use train/configs/accelerate_ddp.yaml or _deepspeed.yaml, or "
-            "leave validation and hold_out out and score the checkpoints with sdg detect and sdg evaluate"
+            "leave validation and hold_out out and score the checkpoints with sdg detect and sdg eval"
         )
     if validation:
         trainer.add_callback(

@@ -22,16 +22,7 @@ CURVE_KEYS = (
     *(f"{t}/{m}" for t in ("artifact", "misalignment") for m in ("box_f1@0.5", "box_f1@0.1", "cln_acc")),
     "parse_rate",
 )
-LOGGED = (
-    "loss",
-    "learning_rate",
-    "reward",
-    "detector_reward/",
-    "kl",
-    "entropy",
-    "completions/mean_length",
-    "step_time",
-)
+LOGGED = ("loss", "learning_rate", "reward", "detector_reward/", "kl", "entropy", "completions/")
 """Beginnings of the names of what a trainer logs and the curve repeats."""
 
 
