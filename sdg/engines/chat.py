@@ -104,7 +104,7 @@ def refused_option(words: str, code: str | None, request: Mapping[str, Any]) -> 
 
 
 def names_no_model(words: str, code: str | None) -> bool:
-    """Whether a 4xx says that there is no such model, or that it takes no pictures: servers give that 400, 404 or 422."""
+    """Whether a refusal says that there is no such model or that it takes no pictures; servers differ in its status."""
     return code in ("model_not_found", "invalid_model") or _NO_MODEL.search(words) is not None
 
 

@@ -235,7 +235,7 @@ class EndpointEngine:
             try:
                 answer = await self._client.chat.completions.create(model=self.name, messages=turn, **request)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                name = chat.refused_option(str(error), error.code, request)
+                name = chat.refused_option(f"{error} {error.body}", error.code, request)
                 if name is None:
                     raise
                 dropped.add(name)
@@ -257,7 +257,7 @@ class EndpointEngine:
         if isinstance(error, openai.APIStatusError):
             status = error.status_code
             hopeless = status in (401, 402, 404, 405) or (status == 403 and not self._met)
-            no_model = status in (400, 422) and chat.names_no_model(str(error), error.code)
+            no_model = status in (400, 422) and chat.names_no_model(f"{error} {error.body}", error.code)
             if hopeless or no_model or error.code == "insufficient_quota":
                 raise await self._refusal(error) from None
             self._met = True
@@ -279,7 +279,7 @@ class EndpointEngine:
         except Exception:  # the list is a courtesy
             offered = []
         if self.name in offered or not offered:
-            out = "check that base_url is that of the API (most end in /v1), and that the model is there and takes pictures"
+            out = "check base_url (most end in /v1), and that this model is there and takes pictures"
         else:
             out = f"it offers {', '.join(offered[:8])}{' …' if len(offered) > 8 else ''}"
         return EndpointError(f"{self.base_url} answers no picture with {self.name!r} ({said}): {out}")
