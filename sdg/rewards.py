@@ -57,7 +57,7 @@ class RewardParts:
     error: str | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class DetectorReward:
     """Reward of a detector's answers against the true defects, the paper's settings by default (Eq. 3, App. D).
 
