@@ -67,7 +67,7 @@ def data_url(image: Image.Image) -> str:
     """A picture, scaled to at most 1024 pixels, as an address: PNG, or JPEG where that takes more than MAX_PNG."""
     image = fit(image)
     buffer, kind = io.BytesIO(), "png"
-    image.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, "PNG", compress_level=1)  # the default takes 2.5 times as long, for a tenth less
     if buffer.tell() > MAX_PNG:
         buffer, kind = io.BytesIO(), "jpeg"
         image.save(buffer, "JPEG", quality=95, subsampling=0)
