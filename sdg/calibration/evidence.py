@@ -55,13 +55,12 @@ class Evidence:
     picture: tuple[float, ...] | None = None
 
 
-def features(text: str, found: DefectSet, evidence: Evidence | None, order: BoxOrder = "xyxy") -> NDArray[np.float64]:
+def features(found: DefectSet, evidence: Evidence | None, order: BoxOrder = "xyxy") -> NDArray[np.float64]:
     """What speaks for each defect of an answer.
 
     Args:
-        text: the model's answer.
-        found: the defects that were read from it.
-        evidence: what is known of it, or None.
+        found: an answer's defects, with its text as ``raw``.
+        evidence: what is known of the answer, or None.
         order: the order of coordinates that the model writes.
 
     Returns:
@@ -73,7 +72,8 @@ def features(text: str, found: DefectSet, evidence: Evidence | None, order: BoxO
         importance = np.nan if defect.importance is None else defect.importance
         row[8:] = importance, len(found), math.log((x1 - x0) * (y1 - y0) / 1e6), defect.type is DefectType.ARTIFACT
     tokens = _Tokens.of(evidence)
-    if tokens is None or not len(found):
+    text = found.raw
+    if tokens is None or text is None or not len(found):
         return table
     places = locate(text, order)
     begin = min((place.object[0] for place in places.values()), default=0)

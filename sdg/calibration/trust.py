@@ -51,18 +51,17 @@ class Trust:
             found["out_of_world"] = self.world.judge(evidence.picture)
         return found
 
-    def weigh(self, text: str, found: DefectSet, evidence: Evidence | None, order: BoxOrder) -> DefectSet:
+    def weigh(self, found: DefectSet, evidence: Evidence | None, order: BoxOrder) -> DefectSet:
         """The set with a confidence for each defect; without a calibration, as it is.
 
         Args:
-            text: the model's answer.
-            found: the defects read from it.
-            evidence: what is known of it.
+            found: an answer's defects, with its text as ``raw``.
+            evidence: what is known of the answer.
             order: the order of coordinates that the model writes.
         """
         if self.calibration is None or not found:
             return found
-        confidences = self.calibration.confidence(features(text, found, evidence, order))
+        confidences = self.calibration.confidence(features(found, evidence, order))
         weighed = (replace(defect, confidence=c) for defect, c in zip(found, confidences, strict=True))
         return replace(found, defects=tuple(weighed))
 

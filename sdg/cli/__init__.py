@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sdg import __version__
+from sdg.cli.calibrate import calibrate
 from sdg.cli.detect import detect
 from sdg.cli.evaluate import evaluate
 from sdg.cli.microworld import microworld
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(detect)
 app.command("eval")(evaluate)
 app.command()(microworld)
+app.command()(calibrate)
 
 
 def main() -> None:

@@ -306,7 +306,7 @@ class SDGDetector:
         """
         picture, bar = open_image(image), self._bar(min_confidence)
         pieces = self.engine.stream(fit(picture), self.prompt.format(caption))
-        return DetectionStream(pieces, lambda answer: self._read(answer, picture, caption, bar))
+        return DetectionStream(pieces, lambda answer: self.read(answer, picture, caption, bar))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the checkpoint as a plain transformers folder, with the prompt and settings beside it.
@@ -366,14 +366,21 @@ class SDGDetector:
         write, stop = self.prompt.format, on_error == "raise"
         for image, caption, answer in answered(self.engine, pictures, write, batch_size, stop):
             if answer is not None and isinstance(image, Image.Image):
-                yield self._read(answer, image, caption, bar)
+                yield self.read(answer, image, caption, bar)
             elif isinstance(image, ImageError) and on_error == "raise":
                 raise image
             else:
                 yield DefectSet(caption=caption, parse_error=str(image), info={"model": self.engine.name})
 
-    def _read(self, answer: Generation, image: Image.Image, caption: str | None, bar: float = 0.0) -> DefectSet:
-        """The set that a model's answer names."""
+    def read(self, answer: Generation, image: Image.Image, caption: str | None, bar: float = 0.0) -> DefectSet:
+        """The set that a model's answer names.
+
+        Args:
+            answer: of the engine.
+            image: the picture.
+            caption: of the picture.
+            bar: confidence below which defects are left out.
+        """
         info: dict[str, Any] = {
             "model": self.engine.name,
             "seconds": answer.seconds,
@@ -390,7 +397,6 @@ class SDGDetector:
             return DefectSet(caption=caption, parse_error=answer.error, raw=answer.text or None, info=info)
         try:
             found = parse_response(answer.text, order=self.box_order)
-            found = self.trust.weigh(answer.text, found, answer.evidence, self.box_order)
         except ResponseFormatError as error:
             after = f" after {answer.new_tokens} tokens" if answer.new_tokens else ""
             cut = "" if answer.finished else f"; the answer was cut off{after}"
@@ -398,7 +404,8 @@ class SDGDetector:
         if not (caption or "").strip() and found.misalignments:
             info["dropped_misalignments"] = len(found.misalignments)
             found = replace(found, defects=found.artifacts)
-        return at_least(replace(found, caption=caption, raw=answer.text, info=info), bar)
+        found = replace(found, caption=caption, raw=answer.text, info=info)
+        return at_least(self.trust.weigh(found, answer.evidence, self.box_order), bar)
 
 
 def load_detector(
