@@ -257,6 +257,14 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, base, parquet):
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_sharded_weights_are_not_evaluated_on_the_way(tmp_path, base, parquet, monkeypatch):
+    overrides = flags(model_name_or_path=base, data=parquet, validation=parquet, output_dir=tmp_path)
+    module, arguments = parse("grpo_tiny.yaml", *overrides)
+    monkeypatch.setattr(DetectorGRPOTrainer, "is_sharded", True)
+    with pytest.raises(ValueError, match=r"validation needs all weights on one process: use .*accelerate_ddp\.yaml"):
+        module.main(*arguments)
+
+
 @pytest.mark.slow
 def test_the_recipe_trains_the_embedded_detector(tmp_path, parquet):
     overrides = flags(

@@ -52,6 +52,7 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     folder = Path(args.output_dir)
     if not model_args.model_name_or_path:
         raise ValueError("model_name_or_path is missing: GRPO starts from a checkpoint of train/sft.py")
+    start = locate(model_args.model_name_or_path)
 
     # Load.
     train = load_training_rows(data_args.data, "train", data_args.order)
@@ -66,7 +67,6 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     validation = [] if rows is None else [from_row(row) for row in rows]
 
     # Build. Instruction and longest answer are the checkpoint's own.
-    start = locate(model_args.model_name_or_path)
     settings = read_settings(start, HubOptions())
     prompt = as_prompt(settings)
     settings = {"prompt": prompt, "max_new_tokens": args.max_completion_length, "made_for": settings.get("made_for")}
