@@ -1,6 +1,6 @@
 """What a request costs the client: packing a picture of 1024x1024 as docs/endpoint.md quotes it.
 
-    python benchmarks/endpoint_client.py
+python benchmarks/endpoint_client.py
 """
 
 from __future__ import annotations
