@@ -39,7 +39,7 @@ class DataArguments:
     validation_size: int = field(default=256, metadata={"help": "Validation pictures used; the first ones."})
     hold_out: int = field(default=0, metadata={"help": "Training records kept aside to evaluate on, prompt by prompt."})
     evaluate_every: int = field(default=0, metadata={"help": "Steps between evaluations; 0: before and after only."})
-    generation_batch: int = field(default=64, metadata={"help": "Pictures answered at a time in evaluation."})
+    evaluation_batch: int = field(default=64, metadata={"help": "Pictures answered at a time in evaluation."})
     embedder: str = field(default="auto", metadata={"help": "Sentence embedder that the reward compares reasons with."})
     require_think: bool = field(default=True, metadata={"help": "Reward only answers with a think tag."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
@@ -95,7 +95,7 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
                 processor,
                 folder=folder,
                 every=data_args.evaluate_every,
-                batch_size=data_args.generation_batch,
+                batch_size=data_args.evaluation_batch,
                 before=True,
                 **settings,
             )
