@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from datasets import load_dataset
 from safetensors.torch import load_file
 from standins import build, picture, save_checkpoint
 from transformers.models.qwen3_vl import modeling_qwen3_vl
@@ -292,6 +293,9 @@ def test_the_recipe_trains_the_embedded_detector(tmp_path, parquet):
     assert curve[1]["reward"] == pytest.approx(
         sum(w * p for w, p in zip((0.6, 0.25, 0.15), parts, strict=True)), abs=1e-4
     )
+    answers = load_dataset("parquet", data_files=str(tmp_path / "completions" / "*.parquet"), split="train")
+    assert {"completion", "loc", "desc", "imp", "format_ok", "advantage"} <= {*answers.column_names}
+    assert len(answers) == 8
     for name in ("best", "final"):
         assert SDGDetector.from_pretrained(tmp_path / name)(RECORDS[0].image, RECORDS[0].caption).parse_error is None
 
