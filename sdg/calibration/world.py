@@ -101,7 +101,7 @@ class World:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write :data:`WORLD_FILE` into a folder."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         path = Path(folder, WORLD_FILE)
         facts = {
@@ -110,7 +110,7 @@ class World:
             "fitted_on": self.fitted_on,
         }
         tensors = {"mean": np.ascontiguousarray(self.mean), "whitening": np.ascontiguousarray(self.whitening)}
-        save_file(tensors, path, metadata=facts)
+        path.write_bytes(save(tensors, metadata=facts))
         return path
 
     @classmethod

@@ -179,7 +179,7 @@ def show(image: Image.Image, found: DefectSet) -> View:
     return (
         picture,
         gr.update(visible=bool(found)),
-        html.verdict_on(found),
+        html.verdict_on(found) + html.outside(found),
         gr.update(value=words, visible=True),
         gr.update(value=html.table(found), visible=bool(found)),
         html.as_json(found),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from html import escape
 
+from sdg.calibration import outside_sentence
 from sdg.defects import Defect, DefectSet, DefectType
+from sdg.detector import FULL_MODEL
 
 NAMES = {DefectType.ARTIFACT: "Artifact", DefectType.MISALIGNMENT: "Misalignment"}
 
@@ -88,6 +90,12 @@ def verdict_on(found: DefectSet) -> str:
     )
 
 
+def outside(found: DefectSet) -> str:
+    """The remark under the verdict on a picture from outside the model's world; empty for any other."""
+    sentence = outside_sentence(found)
+    return "" if sentence is None else notice(f"{sentence} `{FULL_MODEL}` is made for pictures of any kind.")
+
+
 def reasoning(text: str, state: str = "done") -> str:
     """The model's own words while they come (``state="writing"``) or as they were (``"done"``, ``"raw"``)."""
     titles = {"writing": "Reasoning", "done": "Reasoning", "raw": "What the model wrote"}
@@ -127,6 +135,8 @@ def as_json(found: DefectSet) -> str:
 def _row(number: int, defect: Defect) -> str:
     kind = defect.type.value
     reason = escape(defect.reason) or '<span class="sdg-faint">no reason given</span>'
+    if defect.confidence is not None:
+        reason += f' <span class="sdg-faint">Confidence {100 * defect.confidence:.0f} %.</span>'
     if defect.importance is None:
         importance = '<span class="sdg-faint">not given</span>'
     else:
