@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import is_torchvision_available, logging
 
 from sdg.calibration.trust import Trust
+from sdg.engines.attention import NAME as DECODE_ATTENTION
 from sdg.engines.base import SETTINGS_FILE, CheckpointError
 
 EMBEDDED = {"sdg-tiny": Path(__file__).resolve().parents[1] / "checkpoints" / "sdg-tiny"}
@@ -34,6 +35,10 @@ EMBEDDED = {"sdg-tiny": Path(__file__).resolve().parents[1] / "checkpoints" / "s
 
 BF16_GAIN = 2.0
 """How much faster bfloat16 must be for a CPU to use it: below that, float32's exactness is worth more."""
+
+BF16_DIFFERS = 0.02
+"""Share of pictures whose boxes may differ between bfloat16 and float32. A checkpoint's :data:`SETTINGS_FILE` says what
+its share is, as ``bf16_differs``, once ``benchmarks/bf16_agreement.py --write`` has measured it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ def load(
         name_or_path: embedded name, local folder or Hub id of an image-text-to-text checkpoint.
         hub: how files are found.
         device_map: as in transformers; None is the GPU where there is one.
-        dtype: of the weights; None is the checkpoint's own on a GPU, and :func:`cpu_dtype` elsewhere.
+        dtype: of the weights; None is the checkpoint's own on a GPU. On a CPU it is :func:`cpu_dtype`, or float32 where
+            the checkpoint says that more than :data:`BF16_DIFFERS` of its pictures get other boxes in bfloat16.
         quantization_config: a ``BitsAndBytesConfig``, its dictionary, or ``"4bit"`` / ``"8bit"``.
         adapter: folder or Hub id of a PEFT adapter; it is merged into weights that are not quantised.
 
@@ -104,7 +110,7 @@ def load(
     if device_map is None and on_gpu:
         device_map = "auto"
     if dtype is None:
-        dtype = "auto" if (on_gpu and device_map != "cpu") or quantization is not None else cpu_dtype()
+        dtype = "auto" if (on_gpu and device_map != "cpu") or quantization is not None else _cpu_dtype(location, hub)
     processor = _processor(name, location, hub, config)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -121,6 +127,8 @@ def load(
     except Exception as error:
         raise CheckpointError(f"the weights of {name!r} could not be loaded: {_brief(error)}") from error
     model, report = loaded
+    if model.device.type == "cpu" and hasattr(config, "text_config") and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation({"text_config": DECODE_ATTENTION})
     # transformers fills what is missing with random weights and only warns: such a model would answer nonsense.
     if missing := sorted({*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])}):
         shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
@@ -170,6 +178,12 @@ def read_trust(name_or_path: str | os.PathLike[str], hub: HubOptions) -> Trust:
         return Trust.load(lambda filename: find_file(name_or_path, filename, hub))
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _cpu_dtype(location: str, hub: HubOptions) -> torch.dtype:
+    """:func:`cpu_dtype`, unless the checkpoint says that it is not itself in bfloat16."""
+    differs = read_settings(location, hub).get("bf16_differs")
+    return torch.float32 if differs is not None and differs > BF16_DIFFERS else cpu_dtype()
 
 
 @functools.cache

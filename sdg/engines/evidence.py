@@ -62,8 +62,9 @@ class LogProbs(LogitsProcessor):
     """
 
     def __init__(self) -> None:
-        self._taken: list[Tensor] = []
+        self._taken: list[tuple[Tensor, Tensor]] = []
         self._last: Tensor | None = None
+        self._rows: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``scores`` (batch, vocabulary) as they are."""
@@ -73,8 +74,14 @@ class LogProbs(LogitsProcessor):
 
     def _take(self, ids: Tensor) -> None:
         if self._last is not None:
-            self._taken.append(self._last.gather(1, ids[:, -1:])[:, 0])
+            rows = torch.arange(len(ids), device=ids.device) if self._rows is None else self._rows
+            self._taken.append((rows, self._last.gather(1, ids[:, -1:])[:, 0]))
             self._last = None
+
+    def keep(self, rows: Tensor, input_ids: Tensor) -> None:
+        """From now on ``rows`` of the present batch, in that order, are the batch."""
+        self._take(input_ids)
+        self._rows = rows if self._rows is None else self._rows[rows]
 
     def finish(self, ids: Tensor) -> list[list[float]]:
         """The log-probabilities once generation has ended.
@@ -83,10 +90,14 @@ class LogProbs(LogitsProcessor):
             ids: what ``generate`` returned, (batch, prompt + new).
 
         Returns:
-            For each row as many natural logarithms as there are new tokens, padding included.
+            For each row as many natural logarithms as there are new tokens, or more where it was padded.
         """
-        self._take(ids)
-        return torch.stack(self._taken, dim=1).tolist() if self._taken else [[] for _ in ids]
+        self._take(ids if self._rows is None else ids[self._rows])
+        noted: list[list[float]] = [[] for _ in ids]
+        for rows, values in self._taken:
+            for row, value in zip(rows.tolist(), values.tolist(), strict=True):
+                noted[row].append(value)
+        return noted
 
 
 def token_ends(tokenizer: Any, ids: Sequence[int], text: str) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from sdg.engines.base import MAX_NEW_TOKENS, Generation
 from sdg.engines.checkpoints import HubOptions, load
 from sdg.engines.constrained import Constraint
 from sdg.engines.evidence import Notes
+from sdg.engines.shrinking import shrinking
 
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -243,6 +244,8 @@ class TransformersEngine:
         notes = notes or Notes(self.model, self.processor.tokenizer, len(inputs["input_ids"]))
         with self._lock, _evaluating(self.model), torch.inference_mode(), notes.watching(), _drawing(temperature, seed):
             processors = [notes.logprobs, *rules]
+            if len(inputs["input_ids"]) > 1 and config.pad_token_id is not None:
+                options["custom_generate"] = shrinking(self._ends, config.pad_token_id)
             output = self.model.generate(**inputs, generation_config=config, logits_processor=processors, **options)
             notes.finish(output)
             return output
