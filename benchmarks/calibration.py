@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import time
 from dataclasses import replace
@@ -28,8 +27,6 @@ from sdg.calibration.fitting import Answers
 from sdg.calibration.plot import plot_confidence
 from sdg.detector.looks import SeveralLooks
 from sdg.detector.observe import observe
-from sdg.engines import transformers as engine_module
-from sdg.engines.evidence import Notes
 from sdg.records import Record
 from sdg.training.degrade import degrade
 
@@ -97,34 +94,6 @@ def further_looks(detector: SDGDetector, records: list[Record], samples: int, ba
     return rows
 
 
-class NoNotes(Notes):
-    """Notes nothing: what an answer costs without them."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.logprobs = lambda ids, scores: scores
-
-    def finish(self, ids: Any) -> None:
-        pass
-
-    def evidence(self, row: int, ids: Any, text: str) -> None:
-        return None
-
-
-def cost_of_notes(detector: SDGDetector, records: list[Record], turns: int = 3) -> dict[str, float]:
-    """Seconds for the same pictures with and without notes, the best of several turns in alternation."""
-    images, prompts = [r.image for r in records], [detector.prompt.format(r.caption) for r in records]
-    best = {"with": math.inf, "without": math.inf}
-    for _ in range(turns):
-        for name, kind in (("with", Notes), ("without", NoNotes)):
-            engine_module.Notes = kind
-            started = time.process_time()
-            detector.engine.generate(images, prompts)
-            best[name] = min(best[name], time.process_time() - started)
-    engine_module.Notes = Notes
-    return best | {"share": best["with"] / best["without"] - 1}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sdg-tiny")
@@ -154,7 +123,6 @@ def main() -> None:
     both = Answers(*([*a, *b] for a, b in zip(*(vars(a).values() for a in answered.values()), strict=True)))
     judged = both.judged(calibration)
     results["both"] = judged.summary()
-    results["notes"] = cost_of_notes(detector, plain[: args.batch_size])
     if args.looks:
         half = args.looks // 2
         results["looks"] = further_looks(detector, plain[:half] + degraded[:half], args.samples, args.batch_size)

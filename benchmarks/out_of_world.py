@@ -1,6 +1,6 @@
 """Whether a small checkpoint knows a picture that it was not made for: test pictures against real photographs.
 
-    python benchmarks/out_of_world.py --n 500 --out benchmarks/results/sdg-tiny
+    python benchmarks/out_of_world.py --out benchmarks/results/sdg-tiny
 
 The photographs are those that lie inside the scikit-image package; nothing is downloaded, and neither the score nor its
 threshold has seen them: the score was chosen on noise, gradients, drawn polygons, lines, text and altered microworld
@@ -69,7 +69,7 @@ def noise_and_shapes(n: int) -> list[Image.Image]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sdg-tiny")
-    parser.add_argument("--n", type=int, default=500, help="test pictures, and as many degraded ones")
+    parser.add_argument("--n", type=int, default=300, help="test pictures, and as many degraded ones")
     parser.add_argument("--out", type=Path, help="folder for out_of_world.json")
     args = parser.parse_args()
 
