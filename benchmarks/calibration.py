@@ -143,7 +143,7 @@ def main() -> None:
     for row in results["both"]["thresholds"]:
         cells = " | ".join(f"{row[k]:.3f}" for k in ("precision", "recall", "f1", "false_alarm"))
         print(f"| {row['threshold']:g} | {row['kept']} | {cells} |")
-    print(f"\nNoting log-probabilities and features costs {100 * results['notes']['share']:.1f} % of processor time.\n")
+    print()
     if args.looks:
         print("| looks | AUROC calibrated / agreement / mean | ECE | majority: precision / recall / F1 | pictures/s |")
         print("|---|---|---|---|---|")
