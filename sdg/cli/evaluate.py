@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
 from sdg.cli.shared import err, out
+
+if TYPE_CHECKING:
+    from sdg.evaluation import ImageCounts, Report
 
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -137,46 +141,26 @@ def _scored(
     matching: Matching,
     embedder: str,
     order: Order,
-) -> tuple[Any, dict[str, Any], list[str]]:
+) -> tuple[Report, Mapping[str, ImageCounts], list[str]]:
     """The report, its tables of counts, and what to warn of."""
-    from sdg.evaluation import SDGEval, files
-    from sdg.evaluation.order import look_transposed, transposed_pairs
-    from sdg.evaluation.report import BY_SUBTYPE, BY_TIER, Report
+    from sdg.evaluation import SDGEval
+    from sdg.evaluation.scoring import read_lines, score_lines
 
     metric = SDGEval(None if embedder == "none" else embedder, matching.value, ci or None)
-    truth = files.load_references(references)
     paths = {"predictions": predictions} | ({"against": against} if against else {})
-    lines = {key: _aligned(path, truth, order) for key, path in paths.items()}
-    columns = {
-        name: None if name in (BY_TIER, BY_SUBTYPE) else files.column(name, truth, lines["predictions"]) for name in by
-    }
-    true = [line.defects for line in truth]
-    sets = {key: [line.defects for line in found] for key, found in lines.items()}
-    with err.status("Comparing reasons"):
-        tables = metric.count_each(sets, true)
+    lines = read_lines(paths, references, order.value)
     names = {key: path.name for key, path in paths.items()}
     if len(set(names.values())) < len(names):
         names = {key: f"{path} ({key})" for key, path in paths.items()}
-    warnings = []
-    for key, found in sets.items():
-        given, exchanged = transposed_pairs(found, true)
-        if look_transposed(given, exchanged):
-            other = next(o.value for o in Order if o is not order)
-            warnings.append(
-                f"{paths[key]}: {given} boxes fit a reference as they are, {exchanged} with x and y exchanged. Are "
-                f"their coordinates {other}? (--order {other})"
-            )
-    return Report.of(tables, names, columns, ci or None), tables, warnings
-
-
-def _aligned(path: Path, truth: list[Any], order: Order) -> list[Any]:
-    from sdg.evaluation import files
-
-    lines = files.load_predictions(path, order.value)
-    try:
-        return files.align(lines, truth)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with err.status("Comparing reasons"):
+        scored = score_lines(lines, metric, names, by)
+    other = next(o.value for o in Order if o is not order)
+    warnings = [
+        f"{paths[key]}: {given} boxes fit a reference as they are, {exchanged} with x and y exchanged. Are their "
+        f"coordinates {other}? (--order {other})"
+        for key, (given, exchanged) in scored.transposed.items()
+    ]
+    return scored.report, scored.tables, warnings
 
 
 def _check_writable(option: str, path: Path | None) -> None:
