@@ -282,7 +282,7 @@ class Report:
         """The report as tables by what they are about, the most asked for first; what there is nothing of is left out.
 
         Returns:
-            ``published``, ``metrics``, ``image level``, ``comparison`` and ``by``.
+            ``published``, ``metrics``, ``image level``, ``comparison``, and ``by COLUMN`` for each break-down.
         """
         named = {self.names[key]: result for key, result in self.results.items()}
         sections = {
@@ -297,7 +297,7 @@ class Report:
         for column, sets in self.by.items():
             for key, parts in sets.items():
                 title = f"{self.names[key]} by {column}"
-                grids = sections.setdefault("by", [])
+                grids = sections.setdefault(f"by {column}", [])
                 if any("n_images" in part for part in parts.values()):
                     rows = {f"{name} ({part['n_images']:,} images)": part for name, part in parts.items()}
                     grids += table_2(rows, title, column)
