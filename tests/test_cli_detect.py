@@ -187,7 +187,8 @@ class TestResults:
     def test_parquet_is_made_at_the_end(self):
         assert run("pics", "--caption", "clean", "--out", "r.parquet").exit_code == 0
         assert parquet.read_table("r.parquet").column("image").to_pylist() == [f"pics/{n}" for n in NAMES]
-        assert len(lines()) == 3
+        assert len(lines("r.parquet.jsonl")) == 3
+        assert run("pics", "--caption", "clean", "--out", "r.parquet").exit_code == 0
 
     def test_overlays_have_the_same_names_after_a_stop(self):
         Path("more").mkdir()

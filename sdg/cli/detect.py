@@ -30,7 +30,7 @@ def detect(
         list[str] | None,
         typer.Argument(
             help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
-            metavar="IMAGE... | DATASET",
+            metavar="IMAGE|DATASET",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +56,7 @@ def detect(
             "--out",
             metavar="FILE.jsonl|.parquet",
             help="Write each result as it comes, and go on from what the file holds. A parquet file is made at the "
-            "end, from a .jsonl beside it.",
+            "end, from FILE.parquet.jsonl.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
@@ -96,8 +96,8 @@ def detect(
       sdg detect picture.png --caption "a red house" --overlay marked.png
       sdg detect picture.png --model P1n3/sdg-detector-grpo
       sdg detect --captions prompts.csv --out defects.jsonl
-      sdg detect renders/ --captions prompts.txt --out defects.parquet --overlay marked/
-      sdg detect P1n3/SDG-30K --split test --model P1n3/sdg-detector-grpo --out test.jsonl
+      sdg detect renders/ --captions prompts.txt --out defects.parquet
+      sdg detect P1n3/SDG-30K --split test --out test.jsonl
     """
     journal = _journal(out_file, overwrite, retry)
     try:
@@ -238,7 +238,7 @@ def _journal(out_file: Path | None, overwrite: bool, retry: bool) -> Path | None
         raise typer.BadParameter(f"--out {out_file} is a folder")
     if not out_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"--out {out_file} cannot be written: the folder {out_file.parent} does not exist")
-    return out_file if out_file.suffix.lower() == ".jsonl" else out_file.with_suffix(".jsonl")
+    return out_file if out_file.suffix.lower() == ".jsonl" else Path(f"{out_file}.jsonl")
 
 
 def _results(path: Path, settings: dict[str, Any], overwrite: bool, retry: bool) -> Results:
