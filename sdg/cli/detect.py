@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -15,7 +15,7 @@ from rich.text import Text
 from sdg.cli import shared
 from sdg.cli.outcomes import Failures, Overlays, drawn, print_outcome
 from sdg.cli.progress import Advance
-from sdg.cli.shared import err, out
+from sdg.cli.shared import check_writable, err, out, refuse
 
 if TYPE_CHECKING:
     from sdg.jobs.results import Results
@@ -116,7 +116,7 @@ def detect(
         err.print(Text(f"Stopped{again}", style="yellow"), soft_wrap=True)
         raise typer.Exit(STOPPED) from None
     except (OSError, ValueError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -234,10 +234,7 @@ def _journal(out_file: Path | None, overwrite: bool, retry: bool) -> Path | None
         return None
     if out_file.suffix.lower() not in (".jsonl", ".parquet"):
         raise typer.BadParameter(f"--out {out_file} ends neither in .jsonl nor in .parquet")
-    if out_file.is_dir():
-        raise typer.BadParameter(f"--out {out_file} is a folder")
-    if not out_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--out {out_file} cannot be written: the folder {out_file.parent} does not exist")
+    check_writable("--out", out_file)
     return out_file if out_file.suffix.lower() == ".jsonl" else Path(f"{out_file}.jsonl")
 
 
@@ -258,8 +255,3 @@ def _warn_of_its_world(detector: Any, model: str) -> None:
 
         note = f"{model} was made for {detector.made_for} only: what it says about other pictures means nothing"
         err.print(Text(f"{note} (--model {FULL_MODEL} is made for those)", style="yellow"), soft_wrap=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
-    raise typer.Exit(2)

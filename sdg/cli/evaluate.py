@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from sdg.cli.shared import err, out
+from sdg.cli.shared import PLOTS, Order, check_plot, check_writable, err, out, refuse
 
 if TYPE_CHECKING:
     from sdg.evaluation import ImageCounts, Report
-
-PLOTS = (".png", ".svg", ".pdf")
 
 
 class Matching(str, Enum):
@@ -24,13 +21,6 @@ class Matching(str, Enum):
 
     hungarian = "hungarian"
     greedy = "greedy"
-
-
-class Order(str, Enum):
-    """The order of a box's coordinates."""
-
-    xyxy = "xyxy"
-    yxyx = "yxyx"
 
 
 def evaluate(
@@ -102,16 +92,12 @@ def evaluate(
       sdg eval gemini.jsonl references.jsonl --order yxyx --json scores.json --plot boxes.png
     """
     for option, path in (("--json", json_file), ("--markdown", markdown), ("--plot", plot)):
-        _check_writable(option, path)
-    if plot is not None:
-        if plot.suffix.lower() not in PLOTS:
-            raise typer.BadParameter(f"--plot {plot} does not end in one of {', '.join(PLOTS)}")
-        if find_spec("matplotlib") is None:
-            _refuse('--plot needs matplotlib: pip install "sdg-t2i[plot]"')
+        check_writable(option, path)
+    check_plot(plot)
     try:
         report, tables, warnings = _scored(predictions, references, against, by or [], ci, matching, embedder, order)
     except (OSError, ValueError, RuntimeError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     for grid in report.grids():
         out.print(grid.rich())
         out.print()
@@ -127,7 +113,7 @@ def evaluate(
 
             plot_box_f1({report.names[key]: table for key, table in tables.items()}, ci or 0.95).savefig(plot, dpi=150)
     except OSError as error:
-        _refuse(str(error))
+        refuse(str(error))
     for path in filter(None, (json_file, markdown, plot)):
         err.print(Text(f"{path} written"))
 
@@ -161,18 +147,3 @@ def _scored(
         for key, (given, exchanged) in scored.transposed.items()
     ]
     return scored.report, scored.tables, warnings
-
-
-def _check_writable(option: str, path: Path | None) -> None:
-    """Refuse a path that no file can be written to, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise typer.BadParameter(f"{option} {path} is a folder")
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{option} {path} cannot be written: the folder {path.parent} does not exist")
-
-
-def _refuse(message: str) -> NoReturn:
-    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
-    raise typer.Exit(2)
