@@ -14,6 +14,7 @@ from test_import import fresh_python
 from typer.testing import CliRunner
 
 from sdg import cli
+from sdg.embedding import PAPER, Embedder, EmbedderNotFound
 from sdg.evaluation.plot import Curve
 from sdg.web import build_page, curve, launch_options, scores, scoring
 from sdg.web import evaluate as tab
@@ -177,6 +178,16 @@ def test_exchanged_coordinates_unread_answers_and_a_missing_embedder_are_warned_
     ]
 
 
+def test_an_embedder_that_is_not_there_is_said(uploads, monkeypatch):
+    def absent():
+        raise EmbedderNotFound("not in /home/server/cache")
+
+    monkeypatch.setattr(scoring, "_loadable", lambda name: Embedder(name, absent))
+    with pytest.raises(ValueError, match=r"Qwen3-Embedding-0\.6B could not be loaded on this server") as refused:
+        scored(uploads, options=Options(embedder=PAPER))
+    assert "/home" not in str(refused.value)
+
+
 def test_two_files_of_one_name_are_told_apart(uploads):
     (uploads / "other").mkdir()
     other = sent(uploads / "other", "p.jsonl", PREDICTIONS)
@@ -216,8 +227,10 @@ def test_paths_in_the_files_are_never_opened(uploads, tmp_path, monkeypatch):
     assert opened == []
     (pair,) = tab._pairs(outcome, [sent(uploads, "server.png", b"")])
     assert opened == [uploads / "stored-server.png"]
-    assert pair.truth.startswith("data:image/jpeg;base64,")
-    assert pair.truth != pair.prediction
+    truth, prediction = (pair.sides[side] for side in ("truth", "prediction"))
+    assert truth.address.startswith("data:image/jpeg;base64,")
+    assert truth.address != prediction.address
+    assert (len(truth.defects), len(prediction.defects)) == (1, 0)
 
 
 def test_a_picture_that_is_none_is_said_in_its_place(uploads):
@@ -237,6 +250,23 @@ def test_words_from_outside_are_escaped(uploads):
     assert "<b>.jsonl" not in page
     assert "By kind" in page
     assert page.count("&lt;script&gt;") > 10
+
+
+def test_pairs_are_numbered_as_on_the_picture_and_escaped(uploads):
+    bad = [one(reason="<i>small</i>", importance=9), one((0, 0, 9, 9), reason="<i>big</i>", importance=90)]
+    outcome = scored(
+        uploads,
+        [{"id": "a", "response": "no answer"}],
+        [{"id": "a", "caption": "<i>red</i>", "defects": [d | {"subtype": "x"} for d in bad]}],
+    )
+    picture = sent(uploads, "a.png", b"")
+    Image.new("RGB", (64, 64)).save(picture["path"], "PNG")
+    page = scores.pairs(tab._pairs(outcome, [picture]))
+    assert "<i>" not in page
+    assert page.index("&lt;i&gt;red") < page.index("&lt;i&gt;big") < page.index("&lt;i&gt;small")
+    assert "The answer could not be read" in page
+    assert "<p>no defect</p>" not in page
+    assert page.count("<img") == 1
 
 
 def test_undefined_metrics_are_said_to_be_undefined(uploads):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
 
-from sdg.defects import Defect, DefectSet
+from sdg.defects import DefectSet
 from sdg.draw import overlay
-from sdg.embedding import PAPER, EmbedderNotFound
+from sdg.embedding import PAPER
 from sdg.engines.images import ImageError, fit, open_image
 from sdg.web import html, scores
 from sdg.web.example_scores import PICTURES, microworld_scores
@@ -29,6 +29,7 @@ EVALUATION_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "e
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".txt"]
 MAX_PICTURES = 500
 PAIRS = 6
+DRAWN = ("box", "type", "reason", "importance")
 PAIR_SIDE = 512
 """Pixels of the longer side of a picture in the list of the worst."""
 
@@ -272,27 +273,25 @@ def _pairs(outcome: Outcome, sent: Any) -> list[scores.Pair]:
         raise ValueError(f"{len(sent):,} pictures are more than the {MAX_PICTURES} that this page takes.")
     pictures = pictures_by_name(sent)
     found = [(e, picture_of(outcome.lines.references[e.image], pictures)) for e in outcome.worst]
-    shown: list[scores.Pair] = []
-    for errors, picture in found:
-        if picture is not None and len(shown) < PAIRS:
-            truth = outcome.lines.references[errors.image].defects
-            defects = tuple(Defect(**{f: d[f] for f in ("box", "type", "reason", "importance")}) for d in _rows(truth))
-            predicted = outcome.lines.predictions["predictions"][errors.image].defects
-            shown.append(_pair(outcome.name(errors.image), errors, picture, DefectSet(defects), predicted))
-    return shown
+    return [_pair(outcome, errors, picture) for errors, picture in found if picture is not None][:PAIRS]
 
 
-def _rows(truth: Any) -> list[Mapping[str, Any]]:
-    return list(truth)
-
-
-def _pair(name: str, errors: Any, picture: Upload, truth: DefectSet, predicted: DefectSet) -> scores.Pair:
+def _pair(outcome: Outcome, errors: Any, picture: Upload) -> scores.Pair:
+    line = outcome.lines.references[errors.image]
+    name, caption = outcome.name(errors.image), line.fields.get("caption")
+    told = caption[:500] if isinstance(caption, str) else ""
     try:
         image = fit(open_image(picture.path), PAIR_SIDE)
     except ImageError as error:
-        return scores.Pair(name, errors, problem=str(error).replace(str(picture.path), picture.name))
-    readable = predicted if predicted.parse_error is None else DefectSet()
-    return scores.Pair(name, errors, _address(overlay(image, truth)), _address(overlay(image, readable)))
+        return scores.Pair(name, told, errors, {}, str(error).replace(str(picture.path), picture.name))
+    rows: Any = line.defects
+    truth = DefectSet.of([{field: row[field] for field in DRAWN} for row in rows])
+    predicted = outcome.lines.predictions["predictions"][errors.image].defects
+    sides = {
+        title: scores.Side("" if found.parse_error else _address(overlay(image, found)), found)
+        for title, found in {"truth": truth, "prediction": predicted}.items()
+    }
+    return scores.Pair(name, told, errors, sides)
 
 
 def _address(image: Any) -> str:
@@ -304,7 +303,7 @@ def _address(image: Any) -> str:
 
 def _sentence(error: Exception) -> str:
     """What a visitor is told: our own refusals as they are; anything else by its kind, with the details in the log."""
-    if isinstance(error, ValueError | EmbedderNotFound):
+    if isinstance(error, ValueError):
         return str(error)
     log.exception("scoring failed", exc_info=error)
     return f"Scoring failed ({type(error).__name__}). The log of the page has the details."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from sdg.defects import TYPES, DefectType
+from sdg.defects import TYPES, DefectSet, DefectType
 from sdg.web.html import NAMES, icon
 
 if TYPE_CHECKING:
@@ -30,13 +30,35 @@ MAX_UNREAD = 20
 
 
 @dataclass(frozen=True)
+class Side:
+    """One half of a pair.
+
+    Args:
+        address: the picture with its frames, as the browser shows it; empty for an answer that could not be read, which
+            must not look like a clean picture.
+        defects: what is framed.
+    """
+
+    address: str
+    defects: DefectSet
+
+
+@dataclass(frozen=True)
 class Pair:
-    """Truth and prediction drawn on one picture, as addresses that the browser shows, or why they are not."""
+    """Truth and prediction on one picture, or why it cannot be shown.
+
+    Args:
+        name: what the files call it.
+        caption: the prompt that it was made from, empty where it is not known.
+        errors: what went wrong on it.
+        sides: by name, ``truth`` and ``prediction``.
+        problem: why there are none.
+    """
 
     name: str
+    caption: str
     errors: ImageErrors
-    truth: str = ""
-    prediction: str = ""
+    sides: Mapping[str, Side]
     problem: str = ""
 
 
@@ -182,14 +204,24 @@ def _pair(pair: Pair) -> str:
     name = escape(pair.name)
     if pair.problem:
         return f'<p class="sdg-note">{name}: {escape(pair.problem)}</p>'
-    said = f"missed {_kinds(pair.errors.missed)}; false alarms: {_kinds(pair.errors.false_alarms)}"
-    read = "" if pair.errors.readable else " The answer could not be read."
+    said = f"missed {_kinds(pair.errors.missed)}; false alarms: {_kinds(pair.errors.false_alarms)}."
+    caption = f'<p class="sdg-caption">{escape(pair.caption)}</p>' if pair.caption else ""
+    sides = "".join(_side(name, title, side) for title, side in pair.sides.items())
     return (
-        f'<figure class="sdg-pair"><figcaption><b>{name}</b> <span>{said}.{read}</span></figcaption><div>'
-        f'<div><img src="{pair.truth}" alt="True defects of {name}"><small>truth</small></div>'
-        f'<div><img src="{pair.prediction}" alt="Predicted defects of {name}"><small>prediction</small></div>'
-        "</div></figure>"
+        f'<figure class="sdg-pair"><figcaption><b>{name}</b> <span>{said}</span>{caption}</figcaption>'
+        f"<div>{sides}</div></figure>"
     )
+
+
+def _side(name: str, title: str, side: Side) -> str:
+    if not side.address:
+        told = f"{icon('unread')}The answer could not be read"
+        return f'<div><small>{title}</small><div class="sdg-unshown">{told}</div></div>'
+    items = "".join(
+        f'<li class="{d.type.value}">{escape(d.reason) or "no reason given"}</li>' for d in side.defects.by_importance()
+    )
+    reasons = f"<ol>{items}</ol>" if items else "<p>no defect</p>"
+    return f'<div><small>{title}</small><img src="{side.address}" alt="{name}, {title}">{reasons}</div>'
 
 
 def unread(found: Sequence[Unread]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from sdg.evaluation.files import PredictionLine, ReferenceLine
     from sdg.evaluation.scoring import Lines, Scored
     from sdg.evaluation.worst import ImageErrors
+
+log = logging.getLogger(__name__)
 
 MAX_MEGABYTES = 20
 MAX_IMAGES = 20_000
@@ -134,7 +137,6 @@ def score(predictions: Any, references: Any, against: Any, options: Options) -> 
 
     Raises:
         ValueError: in a sentence for the visitor, who is told the names of the files and not where they lie.
-        EmbedderNotFound: where the embedder cannot be loaded.
     """
     sets = {"predictions": _sent(predictions, "predictions")}
     truth = _sent(references, "references")
@@ -142,11 +144,16 @@ def score(predictions: Any, references: Any, against: Any, options: Options) -> 
         sets["against"] = _sent(against, "other predictions")
     try:
         return _score(sets, truth, options)
-    except (ValueError, EmbedderNotFound) as error:
+    except EmbedderNotFound as error:
+        log.warning("%s", error)
+        raise ValueError(
+            f"{options.embedder} could not be loaded on this server: compare reasons by another model, or not at all."
+        ) from error
+    except ValueError as error:
         told = str(error)
         for file in (*sets.values(), truth):
             told = told.replace(str(file.path), file.name)
-        raise type(error)(told) if type(error) in (ValueError, EmbedderNotFound) else ValueError(told) from error
+        raise ValueError(told) from error
 
 
 def _sent(value: Any, what: str) -> Upload:
