@@ -153,6 +153,7 @@ def _run(
         if first is not None:
             detector = shared.load_detector(model)
             _warn_of_its_world(detector, model)
+            progress.restart()
             for outcome in detect_many(detector, chain([first], pictures), batch_size):
                 target = targets.popleft()
                 _keep(outcome if target is None else drawn(outcome, target), target, results, failures, as_json)

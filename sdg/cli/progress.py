@@ -46,6 +46,10 @@ class Advance:
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
         self._bar.stop()
 
+    def restart(self) -> None:
+        """Measure the speed from here on: what came before was getting ready."""
+        self._started = time.monotonic()
+
     def skip(self) -> None:
         """One less to do."""
         if self.total is not None:
