@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,70 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 
+IMAGE_NAMES = ("file_name", "image_file")
+"""Columns that name a picture beside the rows."""
+
+EMBEDDED = "data:image/png;base64,"
+"""How a picture begins that stands in a line of JSON itself."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A picture that nobody opened yet: a file, or the bytes of one.
+
+    Args:
+        path: of the file, or only its name where there are bytes.
+        data: the encoded picture, where it is in memory.
+    """
+
+    path: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def open(self) -> Image.Image:
+        """The picture as RGB, decoded.
+
+        Raises:
+            OSError: where it is missing or cannot be decoded.
+        """
+        with Image.open(self._source()) as image:
+            return image.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the head of the file alone."""
+        with Image.open(self._source()) as image:
+            return image.size
+
+    def encoded(self) -> bytes:
+        """The bytes of the file."""
+        return Path(str(self.path)).read_bytes() if self.data is None else self.data
+
+    def _source(self) -> Any:
+        return self.path if self.data is None else io.BytesIO(self.data)
+
+
+class _Picture:
+    """The field ``image``: given a picture or an :class:`ImageFile`, read as a picture, opened when first asked for."""
+
+    def __get__(self, record: Any, owner: type | None = None) -> Any:
+        if record is None:
+            return self
+        held = record.__dict__
+        if held["_image"] is None:
+            held["_image"] = held["_file"].open()
+        return held["_image"]
+
+    def __set__(self, record: Any, value: Image.Image | ImageFile) -> None:
+        file = value if isinstance(value, ImageFile) else None
+        record.__dict__["_file"] = file
+        record.__dict__["_image"] = value if file is None else None
+
+
 @dataclass(frozen=True)
 class Record:
     """A generated picture, the caption it was made from, and its defects.
 
     Args:
-        image: RGB picture.
+        image: RGB picture, or an :class:`ImageFile`, which is opened when ``image`` is first asked for.
         caption: the prompt; empty where none is known.
         defects: the true defects, boxes on the 0..1000 grid; ``defects.reasoning`` is the think text. A clean picture
             has an empty set; a picture that nobody looked at has no record.
@@ -55,6 +113,20 @@ class Record:
             raise ValueError(
                 f"kinds={self.kinds!r} names {len(self.kinds)} defects, the record has {len(self.defects)}"
             )
+
+    @property
+    def image_file(self) -> ImageFile | None:
+        """The file that ``image`` comes from; None for a picture that was given as such."""
+        file: ImageFile | None = self.__dict__["_file"]
+        return file
+
+    def replace(self, **changes: Any) -> Record:
+        """A record with other values; unlike :func:`dataclasses.replace` it leaves an unopened picture unopened."""
+        return replace(self, **{"image": self.image_file or self.image, **changes})
+
+
+# Not in the class body, where dataclass would take it for the default of the field.
+setattr(Record, "image", _Picture())  # noqa: B010
 
 
 def features(with_clean_image: bool = False) -> Features:
@@ -92,12 +164,29 @@ def _png(image: Image.Image) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def to_row(record: Record, with_clean_image: bool = False) -> dict[str, Any]:
-    """The record as a row of :func:`features`; pictures as PNG bytes."""
+def _encoded(record: Record, embed: bool) -> dict[str, Any]:
+    """The picture of a record, as its file has it where it comes from one."""
+    file = record.image_file
+    if file is None:
+        return _png(record.image)
+    if embed:
+        return {"bytes": file.encoded(), "path": Path(file.path).name if file.path else None}
+    return {"bytes": file.data, "path": file.path}
+
+
+def to_row(record: Record, with_clean_image: bool = False, embed: bool = True) -> dict[str, Any]:
+    """The record as a row of :func:`features`.
+
+    Args:
+        record: the record.
+        with_clean_image: whether the row has the column ``clean_image``.
+        embed: whether the row holds the picture itself: the bytes of its file, or PNG where there is no file. Else a
+            picture in a file is named by its path.
+    """
     kinds = record.kinds or (None,) * len(record.defects)
     row = {
         "id": record.id,
-        "image": _png(record.image),
+        "image": _encoded(record, embed),
         "caption": record.caption,
         "defects": [
             {

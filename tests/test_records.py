@@ -1,11 +1,8 @@
-import json
-
 import pytest
 from PIL import Image
 
 from sdg import microworld
 from sdg.defects import Defect, DefectSet
-from sdg.readers.sdg30k import read_sdg30k
 from sdg.records import Record, features, from_row, load_records, to_dataset, to_row
 
 
@@ -61,58 +58,3 @@ def test_a_bad_row_is_named(drawn):
 def test_kinds_must_name_every_defect():
     with pytest.raises(ValueError, match="kinds="):
         Record(Image.new("RGB", (8, 8)), "", DefectSet(()), kinds=("warp",))
-
-
-def snapshot(root, lines):
-    (root / "annotations").mkdir()
-    (root / "images").mkdir()
-    Image.new("RGB", (20, 10), "red").save(root / "images" / "a.png")
-    (root / "annotations" / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-
-
-BOX = {"box_2d": [100, 200, 300, 700], "label": "artifact", "description": "bent", "importance": 40}
-
-
-def test_sdg30k_layout(tmp_path):
-    text = "<think>Step 1. look</think>\n<answer>[]</answer>"
-    lines = [
-        {"filename": "images/a.png", "caption": "a cat", "ann_translated_bboxes": [BOX], "raw_response": text},
-        {"filepath": "images/a.png", "caption": "a dog", "ann_translated_bboxes": []},
-    ]
-    snapshot(tmp_path, lines)
-    first, clean = read_sdg30k(tmp_path, order="xyxy")
-    assert list(first.defects) == [Defect((100, 200, 300, 700), "artifact", "bent", 40)]
-    assert (first.caption, first.defects.reasoning, first.image.size) == ("a cat", "Step 1. look", (20, 10))
-    assert len(clean.defects) == 0
-    assert clean.split == "train"
-
-
-def test_sdg30k_reads_the_order_that_it_is_told(tmp_path):
-    snapshot(tmp_path, [{"filename": "images/a.png", "ann_translated_bboxes": [BOX]}])
-    assert next(read_sdg30k(tmp_path, order="yxyx")).defects[0].box == (200, 100, 700, 300)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ({"caption": "x", "ann_translated_bboxes": []}, "line 1: no image"),
-        ({"filename": "images/a.png"}, "ann_translated_bboxes is missing"),
-        (
-            {"filename": "images/a.png", "ann_translated_bboxes": [BOX | {"box_2d": [300, 2, 100, 4]}]},
-            "line 1: defect 0: box x1=100 is not right of x0=300",
-        ),
-        ({"filename": "images/a.png", "ann_translated_bboxes": [BOX | {"label": "blur"}]}, "type='blur'"),
-    ],
-)
-def test_sdg30k_errors_name_line_and_field(tmp_path, line, message):
-    snapshot(tmp_path, [line])
-    with pytest.raises(ValueError, match=message):
-        list(read_sdg30k(tmp_path, order="xyxy"))
-
-
-def test_sdg30k_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="annotations"):
-        next(read_sdg30k(tmp_path, order="xyxy"))
-    snapshot(tmp_path, [{"filename": "images/none.png", "ann_translated_bboxes": []}])
-    with pytest.raises(FileNotFoundError, match="none"):
-        next(read_sdg30k(tmp_path, order="xyxy"))
