@@ -18,7 +18,8 @@ from sdg.readers.sdg30k import SDG_30K
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in (SDG_30K, RECORDS)})
 """The layouts by name, in the order in which :func:`recognise` tries them."""
 
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+"""How the id of a data set on the Hub looks."""
 
 
 def recognise(source: str | Path) -> str:
@@ -78,7 +79,7 @@ def read(
         raise ValueError(f"policy={policy!r} is none of {', '.join(POLICIES)}")
     if order is not None:
         reorder([], order)
-    path = _local(str(source), {name: options.pop(name) for name in ("revision", "token") if name in options})
+    path = locate(source, {name: options.pop(name) for name in ("revision", "token") if name in options})
     name = recognise(path) if layout is None else layout
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} is none of {', '.join(LAYOUTS)}")
@@ -91,18 +92,26 @@ def read(
     return Reading(chosen, str(source), raws, Choices(order, policy, images, split, check_order))
 
 
-def _local(source: str, hub: Mapping[str, Any]) -> Path:
-    """A path here for a path or the id of a data set on the Hub."""
+def locate(source: str | Path, hub: Mapping[str, Any] = MappingProxyType({})) -> Path:
+    """A path here for a path, or for the id of a data set on the Hub, which is downloaded.
+
+    Args:
+        source: the path or id.
+        hub: ``revision`` and ``token`` for the Hub.
+
+    Raises:
+        FileNotFoundError: where it is neither.
+    """
     path = Path(source)
     if path.exists():
         return path
-    if not _HUB_ID.fullmatch(source):
+    if not HUB_ID.fullmatch(str(source)):
         raise FileNotFoundError(f"{source}: no file or folder of that name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, repo_type="dataset", **hub))
+        return Path(snapshot_download(str(source), repo_type="dataset", **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{source} is no file or folder here, and could not be fetched from the Hub as a data set ({error})"
