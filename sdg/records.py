@@ -6,12 +6,15 @@ columns, :func:`to_row` and :func:`from_row` convert, so that records survive pa
 
 from __future__ import annotations
 
+import base64
 import io
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
@@ -24,8 +27,17 @@ if TYPE_CHECKING:
 IMAGE_NAMES = ("file_name", "image_file")
 """Columns that name a picture beside the rows."""
 
-EMBEDDED = "data:image/png;base64,"
+EMBEDDED = "data:image/*;base64,"
 """How a picture begins that stands in a line of JSON itself."""
+
+
+Form = Literal["parquet", "imagefolder", "jsonl"]
+"""What records are written as."""
+
+_FLUSH_BYTES = 32 * 2**20
+_FLUSH_ROWS = 256
+_PART_BYTES = 512 * 2**20
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
 
 
 @dataclass(frozen=True)
@@ -265,3 +277,126 @@ def load_records(source: str | Path) -> Dataset:
         raise FileNotFoundError(f"{path}: no parquet file of records there")
     data = load_dataset("parquet", data_files=files, split="train")
     return data.cast(features("clean_image" in data.column_names))
+
+
+def write_records(records: Iterable[Record], out: str | Path, form: Form = "parquet") -> int:
+    """Write records as they come, in bounded memory. Files are put in place when they are whole.
+
+    Pictures that come from a file are written as that file has them, others as PNG. ``clean_image`` is not written.
+
+    Args:
+        records: any number.
+        out: for ``parquet``, a file ``*.parquet`` or a folder of parts, which ``datasets.load_dataset`` reads; for
+            ``imagefolder`` a folder with ``metadata.parquet`` and the pictures in ``images/``, which it reads, too; for
+            ``jsonl`` a file, in which pictures are named by their path, or stand in their line where they have none.
+        form: ``parquet``, ``imagefolder`` or ``jsonl``.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        FileExistsError: where ``out`` holds something already.
+        ValueError: for an unknown form.
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"form={form!r} is none of {', '.join(get_args(Form))}")
+    path = Path(out)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; records are written to a new place")
+    if form == "jsonl":
+        return _write_lines(records, path)
+    if form == "imagefolder":
+        return _write_folder(records, path)
+    rows = (to_row(record) for record in records)
+    if path.suffix == ".parquet":
+        return _write_parquet(rows, [path], features())
+    path.mkdir(parents=True)
+    return _write_parquet(rows, (path / f"part-{k:05d}.parquet" for k in range(10**5)), features())
+
+
+def _write_lines(records: Iterable[Record], path: Path) -> int:
+    count = 0
+    with _whole(path) as lines:
+        for record in records:
+            row = to_row(record, embed=False)
+            image = row["image"]
+            named = image["bytes"] is None
+            row["image"] = (
+                Path(os.path.relpath(image["path"], path.absolute().parent)).as_posix()
+                if named
+                else EMBEDDED + base64.b64encode(image["bytes"]).decode("ascii")
+            )
+            row["provenance"] = dict(record.provenance)
+            lines.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            count += 1
+    return count
+
+
+def _write_folder(records: Iterable[Record], path: Path) -> int:
+    from datasets import Features, Value
+
+    (path / "images").mkdir(parents=True)
+    columns = {name: feature for name, feature in features().items() if name != "image"}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(records):
+            row = to_row(record)
+            data = row.pop("image")["bytes"]
+            with Image.open(io.BytesIO(data)) as image:
+                suffix = _SUFFIXES.get(image.format or "")
+            if suffix is None:
+                suffix, data = ".png", _png(record.image)["bytes"]
+            name = f"images/{number:06d}{suffix}"
+            (path / name).write_bytes(data)
+            yield {"file_name": name, **row}
+
+    # The table comes last: pictures without one are no records yet.
+    return _write_parquet(rows(), [path / "metadata.parquet"], Features({"file_name": Value("string"), **columns}))
+
+
+def _write_parquet(rows: Iterable[dict[str, Any]], files: Iterable[Path], columns: Features) -> int:
+    """Rows to as many of the files as it takes; with one file all go there. The first is written in any case."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = columns.arrow_schema
+    one = isinstance(files, list)
+    left = iter(rows)
+    count, more = 0, True
+    for file in files:
+        with _whole(file) as target, ParquetWriter(target, schema) as writer:
+            written = 0
+            while more and (one or written < _PART_BYTES):
+                batch, size = _batch(left)
+                more = len(batch) == _FLUSH_ROWS or size >= _FLUSH_BYTES
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+                count, written = count + len(batch), written + size
+        if not more:
+            break
+    return count
+
+
+def _batch(rows: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The next rows, and how many bytes their pictures take."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["image"]["bytes"]) if "image" in row else 0
+        if len(batch) == _FLUSH_ROWS or size >= _FLUSH_BYTES:
+            break
+    return batch, size
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which gets its name when it is whole."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
