@@ -96,6 +96,12 @@ class TestSources:
             (["pics", "--out", "r.csv"], "neither in .jsonl nor in .parquet"),
             (["pics", "--out", "no/r.jsonl"], "the folder no does not exist"),
             (["pics", "--out", "d.jsonl"], "is a folder"),
+            (["pics", "--out", "pics/r.jsonl"], "--out pics/r.jsonl lies in pics, which is read"),
+            (["pics", "--overlay", "pics/marked"], "--overlay pics/marked lies in pics"),
+            (["t.jsonl"], "a table of captions is given as --captions"),
+            (["pics", "--layout", "x"], "layout='x' is none of sdg-30k"),
+            (["pics", "more", "--split", "test"], "are for one data set; there are 2"),
+            (["no/such", "--out", "r.jsonl"], "no/such is no file or folder here, and could not be fetched"),
             (["pics", "--overwrite"], "--out, which is not given"),
             (["pics", "--retry"], "--out, which is not given"),
         ],
@@ -110,6 +116,68 @@ class TestSources:
         assert (result.exit_code, detector.loaded) == (2, 0)
         assert said in " ".join(result.output.replace("│", " ").split())
         assert not Path("r.jsonl").exists()
+
+
+class TestDataSets:
+    @pytest.fixture
+    def snapshot(self):
+        """A stand-in of SDG-30K: boxes that nobody said the order of, a broken line, a missing picture."""
+        Path("set/annotations").mkdir(parents=True)
+        Path("set/images").mkdir()
+        Image.new("RGB", (64, 48)).save("set/images/a.png")
+        rows = [
+            {"filepath": "images/a.png", "caption": "clean", "model": "x", "gt_artifact_bboxes": [{"box_2d": [9] * 4}]},
+            {"filepath": "images/no.png", "caption": "clean", "gt_artifact_bboxes": []},
+            {"caption": "clean", "id": 5, "gt_artifact_bboxes": []},
+        ]
+        table(*rows, name="set/annotations/test.jsonl")
+        table(*rows[:1], name="set/annotations/train.jsonl")
+        with Path("set/annotations/test.jsonl").open("a") as file:
+            file.write("{broken\n")
+
+    def test_what_is_wrong_with_its_defects_is_no_matter(self, snapshot):
+        assert run("set", "--out", "r.jsonl", "--split", "train").exit_code == 0
+        (line,) = lines()
+        assert (line["image"], line["generator"], line["caption"], line["defects"]) == (
+            "images/a.png",
+            "x",
+            "clean",
+            [],
+        )
+
+    def test_what_is_wrong_with_its_pictures_is_a_line(self, snapshot):
+        result = run("set", "--out", "r.jsonl", "--split", "test")
+        assert result.exit_code == 1
+        good, missing, unnamed, broken = lines()
+        assert "error" not in good
+        assert "is not a file" in missing["error"]
+        assert (unnamed["id"], unnamed["error"]) == ("5", "no picture named")
+        assert "no JSON" in broken["error"]
+        assert run("set", "--out", "all.jsonl").exit_code == 1
+        assert len(lines("all.jsonl")) == 5
+
+    def test_records_in_parquet(self, detector):
+        from sdg.microworld import generate
+        from sdg.records import to_dataset
+
+        records = list(generate(3, 1))
+        to_dataset(records).to_parquet("world.parquet")
+        assert run("world.parquet", "--out", "r.jsonl").exit_code == 0
+        assert [(x["id"], x["caption"], x["generator"]) for x in lines()] == [
+            (r.id, r.caption, "microworld") for r in records
+        ]
+        run("world.parquet", "--out", "r.jsonl")
+        assert (len(lines()), detector.loaded) == (3, 1)
+        result = run("world.parquet", "--out", "s.jsonl", "--split", "test")
+        assert result.exit_code == 2
+        assert "no record of split 'test'; there are train" in result.stderr
+
+    def test_a_data_set_of_the_hub(self, snapshot, monkeypatch):
+        import huggingface_hub
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, repo_type: "set")
+        assert run("owner/name", "--split", "train", "--out", "r.jsonl").exit_code == 0
+        assert lines()[0]["image"] == "images/a.png"
 
 
 class TestResults:

@@ -101,6 +101,7 @@ def detect(
     """
     journal = _journal(out_file, overwrite, retry)
     try:
+        _check_apart(images or [], journal, overlay)
         found, total = _pictures(images or [], caption, captions, split, layout)
         overlays = None if overlay is None else Overlays(overlay, total == 1)
         kept = nullcontext() if journal is None else _results(journal, {"model": _named(model)}, overwrite, retry)
@@ -217,6 +218,8 @@ def _pictures(
         return listed, len(listed)
     if not places:
         raise typer.BadParameter("Missing argument: give pictures, a folder, a data set, or --captions with a table")
+    if caption is None and captions is None and _is_data_set(places, split, layout):
+        return sources.from_data_set(places[0], layout, split), None
     files = sources.picture_files(places)
     if captions is None:
         return [Picture(file, file, caption) for file in files], len(files)
@@ -224,6 +227,37 @@ def _pictures(
         raise typer.BadParameter(f"--captions {captions} ends in none of {', '.join(sources.TABLES)}, .txt")
     listed = sources.captioned(files, captions)
     return listed, len(listed)
+
+
+def _check_apart(places: list[str], journal: Path | None, overlay: Path | None) -> None:
+    """Refuse to write into a folder that is read: the next run would take results for pictures and records."""
+    for option, written in (("--out", journal), ("--overlay", overlay)):
+        for place in filter(Path.is_dir, map(Path, places)):
+            if written is not None and written.resolve().is_relative_to(place.resolve()):
+                raise typer.BadParameter(f"{option} {written} lies in {place}, which is read: write beside it instead")
+
+
+def _is_data_set(places: list[str], split: str | None, layout: str | None) -> bool:
+    """Whether the one place is a data set, rather than a picture or a folder of nothing but pictures."""
+    from sdg.jobs.pictures import PICTURES, TABLES
+    from sdg.readers.layouts import HUB_ID, recognise
+
+    place = Path(places[0])
+    if split is not None or layout is not None:
+        if len(places) > 1:
+            raise typer.BadParameter(f"--split and --layout are for one data set; there are {len(places)}")
+        return True
+    if len(places) > 1 or place.suffix.lower() in PICTURES:
+        return False
+    if not place.exists():
+        return HUB_ID.fullmatch(places[0]) is not None
+    try:
+        recognise(place)
+    except ValueError:
+        if place.suffix.lower() in TABLES:
+            raise typer.BadParameter(f"{place} is no picture; a table of captions is given as --captions") from None
+        return False
+    return True
 
 
 def _journal(out_file: Path | None, overwrite: bool, retry: bool) -> Path | None:

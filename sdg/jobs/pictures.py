@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdg.jobs.run import Picture
-
-PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""What is taken for a picture in a folder; a file that is named itself may be called anything."""
+from sdg.readers.files import PICTURES
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath", "image_path", "path")
 CAPTION_COLUMNS = ("caption", "prompt", "text")
@@ -34,9 +32,9 @@ def picture_files(places: Iterable[str | Path]) -> list[str]:
         if not place.is_dir():
             files.append(str(place))
             continue
-        found = [p for p in place.rglob("*") if p.suffix.lower() in PICTURE_FILES and not _hidden(p.relative_to(place))]
+        found = [p for p in place.rglob("*") if p.suffix.lower() in PICTURES and not _hidden(p.relative_to(place))]
         if not found:
-            raise ValueError(f"{place} holds no picture ({', '.join(PICTURE_FILES)})")
+            raise ValueError(f"{place} holds no picture ({', '.join(PICTURES)})")
         files += map(str, sorted(found))
     return files
 
@@ -87,6 +85,57 @@ def from_table(table: str | Path, folder: str | Path | None = None) -> list[Pict
     if not pictures:
         raise ValueError(f"{table} lists no picture")
     return pictures
+
+
+def from_data_set(source: str | Path, layout: str | None = None, split: str | None = None) -> Iterator[Picture]:
+    """The pictures and captions of a data set; what it says about defects is not looked at.
+
+    Args:
+        source: a file or folder in one of :data:`sdg.readers.LAYOUTS`, or the id of a data set on the Hub.
+        layout: its name; None recognises it.
+        split: one of its splits; None takes all.
+
+    Yields:
+        One picture a record, named by its path within the data set. A record without a picture, and a line that
+        cannot be read, are pictures with an ``error``.
+
+    Raises:
+        OSError, ValueError: where it is not there, in no known layout, or has no record of that split.
+    """
+    from sdg.readers.layouts import LAYOUTS, locate, recognise
+
+    path = locate(source)
+    name = recognise(path) if layout is None else layout
+    if name not in LAYOUTS:
+        raise ValueError(f"layout={name!r} is none of {', '.join(LAYOUTS)}")
+    raws = LAYOUTS[name].open(path, split)
+    return _unlabelled(raws(False), path if path.is_dir() else path.parent, split, source)
+
+
+def _unlabelled(raws: Iterable[Any], root: Path, split: str | None, source: str | Path) -> Iterator[Picture]:
+    from sdg.readers.raw import Broken
+
+    others: set[str] = set()
+    met = False
+    for raw in raws:
+        if isinstance(raw, Broken):
+            yield Picture(raw.where, error=raw.why)
+            continue
+        if split is not None and raw.split != split:
+            others.add(raw.split or "none named")
+            continue
+        met = True
+        file = raw.image
+        told = {"caption": raw.caption or None, "generator": raw.generator}
+        if file is None:
+            yield Picture(raw.where, id=raw.id or None, error="no picture named", **told)
+            continue
+        place = Path(file.path) if file.path else None
+        name = raw.where if place is None else str(place.relative_to(root) if place.is_relative_to(root) else place)
+        id = None if raw.id in ("", file.path) else raw.id  # the picture's path is no name that anybody gave it
+        yield Picture(name, file.path if file.data is None else file.data, id=id, **told)
+    if others and not met:
+        raise ValueError(f"{source} has no record of split {split!r}; there are {', '.join(sorted(others))}")
 
 
 def _rows(table: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
