@@ -99,7 +99,7 @@ class Record:
         image: RGB picture, or an :class:`ImageFile`, which is opened when ``image`` is first asked for.
         caption: the prompt; empty where none is known.
         defects: the true defects, boxes on the 0..1000 grid; ``defects.reasoning`` is the think text. A clean picture
-            has an empty set; a picture that nobody looked at has no record.
+            has an empty set; of a picture that nobody looked at it has a ``parse_error``, and cannot become a row.
         id: unique within the data set.
         generator: name of the model that made the picture.
         split: ``train``, ``validation`` or ``test``.
@@ -194,7 +194,14 @@ def to_row(record: Record, with_clean_image: bool = False, embed: bool = True) -
         with_clean_image: whether the row has the column ``clean_image``.
         embed: whether the row holds the picture itself: the bytes of its file, or PNG where there is no file. Else a
             picture in a file is named by its path.
+
+    Raises:
+        ValueError: for a picture that nobody looked at: written down it would be a clean one.
     """
+    if record.defects.parse_error is not None:
+        raise ValueError(
+            f"record {record.id!r} is not annotated ({record.defects.parse_error}), and is written nowhere"
+        )
     kinds = record.kinds or (None,) * len(record.defects)
     row = {
         "id": record.id,

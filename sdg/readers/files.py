@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Broken]:
                 yield Broken(where, f"{type(fields).__name__} where an object is expected")
 
 
-def first_object(path: Path) -> Mapping[str, Any]:
-    """The first object of a file of JSON lines; an empty one where there is none."""
-    for item, _ in zip(json_lines(path), range(20), strict=False):
-        if not isinstance(item, Broken):
-            return item[1]
-    return {}
+def first_keys(path: Path, objects: int = 20) -> set[str]:
+    """The keys of the first objects of a file of JSON lines."""
+    items = (item for item in json_lines(path) if not isinstance(item, Broken))
+    return {key for _, fields in islice(items, objects) for key in fields}
 
 
 def read_json(path: Path) -> Any:
@@ -61,8 +61,8 @@ def read_json(path: Path) -> Any:
 
 
 def split_of(path: Path) -> str | None:
-    """The split that a file's name tells of."""
-    return _SPLIT_NAMES.get(path.stem.lower())
+    """The split that the name of a file or folder begins with, as in ``train.jsonl`` and ``train-00000-of-00002``."""
+    return _SPLIT_NAMES.get(re.split(r"[-_.]", path.name.lower())[0])
 
 
 class Pictures:

@@ -10,12 +10,19 @@ from types import MappingProxyType
 from typing import Any
 
 from sdg.boxes import BoxOrder, reorder
+from sdg.readers.coco import COCO
+from sdg.readers.folder import FOLDER
+from sdg.readers.genblemish import GENBLEMISH_27K
+from sdg.readers.hadm import HADM
 from sdg.readers.own import RECORDS
 from sdg.readers.raw import Layout
 from sdg.readers.reading import POLICIES, Choices, Policy, Reading
+from sdg.readers.richhf import RICHHF_18K
 from sdg.readers.sdg30k import SDG_30K
 
-LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in (SDG_30K, RECORDS)})
+_ALL = (RECORDS, SDG_30K, COCO, HADM, GENBLEMISH_27K, RICHHF_18K, FOLDER)
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})
 """The layouts by name, in the order in which :func:`recognise` tries them."""
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdg.readers.files import Pictures, first_object, json_lines, split_of
+from sdg.readers.files import Pictures, first_keys, json_lines, split_of
 from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
 from sdg.records import EMBEDDED, IMAGE_NAMES, ImageFile
 
@@ -44,7 +44,7 @@ def _recognise(path: Path) -> bool:
             except (ArrowInvalid, OSError):
                 return False
         elif file.suffix == ".jsonl":
-            names = set(first_object(file))
+            names = first_keys(file)
         else:
             return False
         return "defects" in names and bool(names & {"image", *IMAGE_NAMES})

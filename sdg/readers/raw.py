@@ -53,6 +53,7 @@ class RawRecord:
         generator: name of the model that made the picture.
         split: ``train``, ``validation`` or ``test``.
         reasoning: think text.
+        unseen: why there are no defects that would make the picture a clean one; None for an annotated picture.
         extra: further fields of a record, and ``provenance``.
     """
 
@@ -69,6 +70,7 @@ class RawRecord:
     generator: str | None = None
     split: str | None = None
     reasoning: str | None = None
+    unseen: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

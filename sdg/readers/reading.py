@@ -156,7 +156,7 @@ class Reading(Iterator[Record]):
         record = Record(
             image=picture,
             caption=raw.caption,
-            defects=DefectSet(tuple(defects), caption=raw.caption, reasoning=raw.reasoning),
+            defects=DefectSet(tuple(defects), caption=raw.caption, reasoning=raw.reasoning, parse_error=raw.unseen),
             id=name,
             generator=raw.generator,
             split=raw.split,

@@ -6,13 +6,13 @@ nothing is said, so that the order is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sdg.boxes import BoxOrder, reorder
 from sdg.readers.convert import numbers
-from sdg.readers.files import Pictures, first_object, json_lines, split_of
+from sdg.readers.files import Pictures, first_keys, json_lines, split_of
 from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
 from sdg.response import ResponseFormatError, parse_response
 
@@ -36,14 +36,14 @@ def _files(path: Path) -> list[Path]:
     return sorted((path / "annotations").glob("*.jsonl")) or sorted(path.glob("*.jsonl"))
 
 
-def _group(fields: Mapping[str, Any]) -> str | None:
+def _group(fields: Container[str]) -> str | None:
     return next((name for name, (keys, _) in GROUPS.items() if any(key in fields for key, _ in keys)), None)
 
 
 def _recognise(path: Path) -> bool:
     if path.is_file() and path.suffix != ".jsonl":
         return False
-    return any(_group(first_object(file)) is not None for file in _files(path)[:1])
+    return any(_group(first_keys(file)) is not None for file in _files(path)[:1])
 
 
 def _open(
