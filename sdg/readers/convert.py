@@ -107,14 +107,12 @@ def _box(
     if (low != box[:2]).any():
         found(Problem(SWAPPED, name, value, "corners sorted"))
     box = np.concatenate([low, high])
-    if (np.floor(box + 0.5) < 0).any() or (np.floor(box + 0.5) > GRID).any():
-        clamped = np.clip(box, 0, GRID)
-        outside = (clamped[:2] >= clamped[2:]).any()
+    clamped: NDArray[np.float64] = np.clip(box, 0, GRID)
+    outside = bool((clamped[:2] >= clamped[2:]).any())
+    rounded = np.floor(box + 0.5)
+    if outside or (rounded < 0).any() or (rounded > GRID).any():
         found(Problem(OUT_OF_RANGE, name, value, "" if outside else "clamped to the picture"))
-        if outside:
-            return None
-        box = clamped
-    return np.clip(box, 0, GRID)
+    return None if outside else clamped
 
 
 def _type(label: Any, field: str, found: Found) -> DefectType | None:

@@ -229,7 +229,7 @@ class Reading(Iterator[Record]):
 
     def _error(self, problem: Problem, where: str, id: str) -> Exception:
         named = f" ({id})" if id else ""
-        mend = f", 'mend' makes it {problem.mended}" if problem.mended else ""
+        mend = f", policy='mend' mends this ({problem.mended})" if problem.mended else ""
         kind = FileNotFoundError if problem.name == convert.MISSING_IMAGE else ValueError
         return kind(f"{where}{named}: {problem}. policy='skip' leaves such records out{mend}")
 
