@@ -64,7 +64,13 @@ class Statistics:
         self.tiers: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, record: Annotated) -> None:
-        """Count one record."""
+        """Count one record.
+
+        Raises:
+            ValueError: for a picture that nobody looked at, whose empty set says nothing.
+        """
+        if record.defects.parse_error is not None:
+            raise ValueError(f"a picture without annotation cannot be counted: {record.defects.parse_error}")
         count = {t.value: len(record.defects.of_type(t)) for t in TYPES}
         generator = record.generator or NOT_GIVEN
         self.images += 1
@@ -114,7 +120,11 @@ class Statistics:
 
 
 def collect(records: Iterable[Annotated]) -> Statistics:
-    """The statistics of records, taken one at a time."""
+    """The statistics of records, taken one at a time.
+
+    Raises:
+        ValueError: as :meth:`Statistics.add`.
+    """
     statistics = Statistics()
     for record in records:
         statistics.add(record)

@@ -41,18 +41,16 @@ class TestPictures:
         for name in ("deep/z.PNG", "deep/er/y.jpeg", ".hidden/x.png", "deep/notes.txt", "deep/.dot.png"):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).touch()
-        assert pictures.picture_files(["."]) == ["a.png", "b.png", "c.png", "deep/er/y.jpeg", "deep/z.PNG"]
-        assert pictures.picture_files(["c.png", "missing", "deep"]) == [
-            "c.png",
-            "missing",
-            "deep/er/y.jpeg",
-            "deep/z.PNG",
-        ]
+        inside = ["a.png", "b.png", "c.png", "deep/er/y.jpeg", "deep/z.PNG"]
+        assert pictures.in_places(["."], "x") == [Picture(name, name, "x") for name in inside]
+        assert pictures.in_places(["deep"])[0] == Picture("er/y.jpeg", "deep/er/y.jpeg")
+        many = ["c.png", "missing", "deep/er/y.jpeg", "deep/z.PNG"]
+        assert pictures.in_places(["c.png", "missing", "deep"]) == [Picture(name, name) for name in many]
 
     def test_an_empty_folder_is_refused(self):
         Path("empty").mkdir()
         with pytest.raises(ValueError, match="empty holds no picture"):
-            pictures.picture_files(["empty"])
+            pictures.in_places(["empty"])
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -77,7 +75,7 @@ class TestPictures:
         [
             ("t.jsonl", '{"image": "a.png"}\n{"imag', "t.jsonl, line 2: .* one JSON object"),
             ("t.jsonl", "[1]", "line 1: a list"),
-            ("t.jsonl", '{"picture": "a.png"}', "line 1: no picture; one of the columns image, .* there are picture"),
+            ("t.jsonl", '{"picture": "a.png"}', "line 1: no picture; one of the columns .*image.* there are picture"),
             ("t.jsonl", '{"image": 3}', "image=3 is not the path"),
             ("t.jsonl", '{"image": "a.png", "caption": ["x"]}', r"caption=\['x'\] is not text"),
             ("t.csv", "image,caption\na.png,a red house, a tree\n", "line 2: more fields"),
@@ -92,10 +90,11 @@ class TestPictures:
 
     def test_lines_of_text_are_captions_in_order(self):
         Path("t.txt").write_bytes("a cat \r\n\r\nein Käfer\u2028\n".encode())
-        found = pictures.captioned(["a.png", "b.png", "c.png"], "t.txt")
+        three = pictures.in_places(["."])
+        found = pictures.captioned(three, "t.txt")
         assert [p.caption for p in found] == ["a cat", None, "ein Käfer"]
         with pytest.raises(ValueError, match=r"3 lines for 2 pictures.*first picture is a.png, the last b.png"):
-            pictures.captioned(["a.png", "b.png"], "t.txt")
+            pictures.captioned(three[:2], "t.txt")
 
 
 class TestRun:

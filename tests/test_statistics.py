@@ -58,6 +58,11 @@ def test_no_record_has_no_shares():
     assert found["density"][ALL] == {"mean": None, "images": {}}
 
 
+def test_a_picture_that_nobody_looked_at_is_not_clean():
+    with pytest.raises(ValueError, match="cannot be counted: nobody looked"):
+        collect([SimpleNamespace(defects=DefectSet(parse_error="nobody looked"), generator=None)])
+
+
 records = st.builds(
     record,
     *[st.sampled_from([A, M])] * 2,

@@ -159,6 +159,8 @@ def _run(
                 target = targets.popleft()
                 _keep(outcome if target is None else drawn(outcome, target), target, results, failures, as_json)
                 progress.add(outcome.failure is not None)
+    if progress.done + there[0] == 0:
+        refuse("there is no picture to look at")
     if failures.count and progress.done > 1:
         failures.print(progress.done)
     if results is not None:
@@ -204,7 +206,6 @@ def _pictures(
 ) -> tuple[Iterable[Picture], int | None]:
     """The pictures that the arguments name, and how many, where that is known."""
     from sdg.jobs import pictures as sources
-    from sdg.jobs.run import Picture
 
     if caption is not None and captions is not None:
         raise typer.BadParameter("--caption is for all pictures, --captions for each: give one of them")
@@ -219,13 +220,12 @@ def _pictures(
     if not places:
         raise typer.BadParameter("Missing argument: give pictures, a folder, a data set, or --captions with a table")
     if caption is None and captions is None and _is_data_set(places, split, layout):
-        return sources.from_data_set(places[0], layout, split), None
-    files = sources.picture_files(places)
-    if captions is None:
-        return [Picture(file, file, caption) for file in files], len(files)
-    if captions.suffix.lower() != ".txt":
+        return sources.from_data_set(places[0], layout, split)
+    if captions is not None and captions.suffix.lower() != ".txt":
         raise typer.BadParameter(f"--captions {captions} ends in none of {', '.join(sources.TABLES)}, .txt")
-    listed = sources.captioned(files, captions)
+    listed = sources.in_places(places, caption)
+    if captions is not None:
+        listed = sources.captioned(listed, captions)
     return listed, len(listed)
 
 

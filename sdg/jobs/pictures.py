@@ -5,45 +5,51 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdg.jobs.run import Picture
 from sdg.readers.files import PICTURES
-
-IMAGE_COLUMNS = ("image", "file_name", "filename", "filepath", "image_path", "path")
-CAPTION_COLUMNS = ("caption", "prompt", "text")
-"""Names of columns in a table of captions, in the order in which they are looked for."""
+from sdg.readers.folder import CAPTION_COLUMNS, IMAGE_COLUMNS
+from sdg.readers.raw import Broken, RawRecord
 
 TABLES = (".jsonl", ".csv", ".tsv")
 
 
-def picture_files(places: Iterable[str | Path]) -> list[str]:
-    """The picture files that places name: a file itself, a folder all that it and its folders hold, sorted.
+def in_places(places: Sequence[str | Path], caption: str | None = None) -> list[Picture]:
+    """The pictures that places name: a file itself, a folder all that it and its folders hold, sorted.
 
-    A file that does not exist is kept: it will fail when its turn comes.
+    A file that does not exist is kept: it will fail when its turn comes. Pictures are named by their path; where all
+    are of one folder, by their path in it, as in a data set.
+
+    Args:
+        places: files and folders.
+        caption: of all of them.
 
     Raises:
         ValueError: for a folder without pictures.
     """
-    files: list[str] = []
+    pictures: list[Picture] = []
     for place in map(Path, places):
         if not place.is_dir():
-            files.append(str(place))
+            pictures.append(Picture(str(place), str(place), caption))
             continue
         found = [p for p in place.rglob("*") if p.suffix.lower() in PICTURES and not _hidden(p.relative_to(place))]
         if not found:
             raise ValueError(f"{place} holds no picture ({', '.join(PICTURES)})")
-        files += map(str, sorted(found))
-    return files
+        for path in sorted(found):
+            name = path.relative_to(place).as_posix() if len(places) == 1 else str(path)
+            pictures.append(Picture(name, str(path), caption))
+    return pictures
 
 
-def captioned(files: Sequence[str], captions: str | Path) -> list[Picture]:
+def captioned(pictures: Sequence[Picture], captions: str | Path) -> list[Picture]:
     """Pictures with the lines of a text file as captions, in the same order.
 
     Args:
-        files: paths of pictures.
+        pictures: as :func:`in_places` finds them.
         captions: a text file with one caption a line; an empty line says that none is known.
 
     Raises:
@@ -52,20 +58,20 @@ def captioned(files: Sequence[str], captions: str | Path) -> list[Picture]:
     """
     lines = _text(captions).split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
-    if len(lines) != len(files):
+    if len(lines) != len(pictures):
         raise ValueError(
-            f"{captions} has {len(lines)} lines for {len(files)} pictures; it needs one line a picture, in their order "
-            f"(the first picture is {files[0]}, the last {files[-1]})"
+            f"{captions} has {len(lines)} lines for {len(pictures)} pictures; it needs one line a picture, in their "
+            f"order (the first picture is {pictures[0].name}, the last {pictures[-1].name})"
         )
-    return [Picture(file, file, line.strip() or None) for file, line in zip(files, lines, strict=True)]
+    return [replace(picture, caption=line.strip() or None) for picture, line in zip(pictures, lines, strict=True)]
 
 
 def from_table(table: str | Path, folder: str | Path | None = None) -> list[Picture]:
     """Pictures and captions that a table lists.
 
     Args:
-        table: JSON lines, CSV or TSV, with an image (see :data:`IMAGE_COLUMNS`) and a caption
-            (:data:`CAPTION_COLUMNS`) in each row, and an ``id`` and ``generator`` where there are any.
+        table: JSON lines, CSV or TSV, with an image (see :data:`~sdg.readers.folder.IMAGE_COLUMNS`)
+            and a caption (``CAPTION_COLUMNS``) in each row, and an ``id`` and ``generator`` where there are any.
         folder: what image paths are relative to; None is the table's own folder.
 
     Returns:
@@ -87,17 +93,21 @@ def from_table(table: str | Path, folder: str | Path | None = None) -> list[Pict
     return pictures
 
 
-def from_data_set(source: str | Path, layout: str | None = None, split: str | None = None) -> Iterator[Picture]:
+def from_data_set(
+    source: str | Path, layout: str | None = None, split: str | None = None
+) -> tuple[Iterator[Picture], int | None]:
     """The pictures and captions of a data set; what it says about defects is not looked at.
+
+    A picture is named by its path within the data set. A record without a picture, and a line that cannot be read, are
+    pictures with an ``error``.
 
     Args:
         source: a file or folder in one of :data:`sdg.readers.LAYOUTS`, or the id of a data set on the Hub.
         layout: its name; None recognises it.
         split: one of its splits; None takes all.
 
-    Yields:
-        One picture a record, named by its path within the data set. A record without a picture, and a line that
-        cannot be read, are pictures with an ``error``.
+    Returns:
+        The pictures, read as they are asked for, and how many there are, where it is cheap to know.
 
     Raises:
         OSError, ValueError: where it is not there, in no known layout, or has no record of that split.
@@ -109,33 +119,35 @@ def from_data_set(source: str | Path, layout: str | None = None, split: str | No
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} is none of {', '.join(LAYOUTS)}")
     raws = LAYOUTS[name].open(path, split)
-    return _unlabelled(raws(False), path if path.is_dir() else path.parent, split, source)
+    total = None
+    if LAYOUTS[name].cheap:
+        total = sum(1 for raw in raws(True) if _is_of(raw, split))
+        if not total:
+            there = sorted({raw.split or "records of none" for raw in raws(True) if not isinstance(raw, Broken)})
+            raise ValueError(
+                f"{source} has no record{f' of split {split!r}; there are ' if there else ''}{', '.join(there)}"
+            )
+    root = path if path.is_dir() else path.parent
+    return (_unlabelled(raw, root) for raw in raws(False) if _is_of(raw, split)), total
 
 
-def _unlabelled(raws: Iterable[Any], root: Path, split: str | None, source: str | Path) -> Iterator[Picture]:
-    from sdg.readers.raw import Broken
+def _is_of(raw: RawRecord | Broken, split: str | None) -> bool:
+    return isinstance(raw, Broken) or split is None or raw.split == split
 
-    others: set[str] = set()
-    met = False
-    for raw in raws:
-        if isinstance(raw, Broken):
-            yield Picture(raw.where, error=raw.why)
-            continue
-        if split is not None and raw.split != split:
-            others.add(raw.split or "none named")
-            continue
-        met = True
-        file = raw.image
-        told = {"caption": raw.caption or None, "generator": raw.generator}
-        if file is None:
-            yield Picture(raw.where, id=raw.id or None, error="no picture named", **told)
-            continue
-        place = Path(file.path) if file.path else None
-        name = raw.where if place is None else str(place.relative_to(root) if place.is_relative_to(root) else place)
-        id = None if raw.id in ("", file.path) else raw.id  # the picture's path is no name that anybody gave it
-        yield Picture(name, file.path if file.data is None else file.data, id=id, **told)
-    if others and not met:
-        raise ValueError(f"{source} has no record of split {split!r}; there are {', '.join(sorted(others))}")
+
+def _unlabelled(raw: RawRecord | Broken, root: Path) -> Picture:
+    if isinstance(raw, Broken):
+        return Picture(raw.where, error=raw.why)
+    file, caption = raw.image, raw.caption or None
+    if file is None:
+        return Picture(raw.where, None, caption, raw.id or None, raw.generator, error="no picture named")
+    name = raw.where
+    if file.path:
+        place = Path(file.path)
+        name = place.relative_to(root).as_posix() if place.is_relative_to(root) else str(place)
+    # Where nobody gave it an id, readers take its path or place.
+    id = None if raw.id in ("", name, file.path, raw.where) else raw.id
+    return Picture(name, file.path if file.data is None else file.data, caption, id, raw.generator)
 
 
 def _rows(table: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
