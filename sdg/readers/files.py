@@ -61,8 +61,9 @@ def read_json(path: Path) -> Any:
 
 
 def split_of(path: Path) -> str | None:
-    """The split that the name of a file or folder begins with, as in ``train.jsonl`` and ``train-00000-of-00002``."""
-    return _SPLIT_NAMES.get(re.split(r"[-_.]", path.name.lower())[0])
+    """The split that a file or folder is called after, as in ``train.jsonl`` and ``train-00000-of-00002.parquet``."""
+    called = re.fullmatch(r"([a-z]+)(-\d+.*)?", path.stem.lower())
+    return _SPLIT_NAMES.get(called[1]) if called else None
 
 
 class Pictures:

@@ -27,7 +27,7 @@ class Problem:
     mended: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.field}={self.value!r:.120}"
+        return f"{self.name}: {self.field}={self.value!r:.240}"
 
 
 @dataclass(frozen=True)
