@@ -71,7 +71,9 @@ def uninstall() -> list[Path]:
             if empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
         removed.append(folder / f"{NAME}.py")
-    if (cache() / "__init__.py").exists() and not any(p.is_dir() and p.name != "__pycache__" for p in cache().iterdir()):
+    if (cache() / "__init__.py").exists() and not any(
+        p.is_dir() and p.name != "__pycache__" for p in cache().iterdir()
+    ):
         (cache() / "__init__.py").unlink()
         for path in (cache() / "__pycache__", cache()):
             if path.is_dir() and not any(path.iterdir()):
@@ -84,8 +86,9 @@ def install_metric(
 ) -> None:
     """Let `evaluate.load("sdg_eval")` work on this machine, offline and from any folder.
 
-    Writes one small script into evaluate's cache of modules ($HF_MODULES_CACHE); doing it twice changes nothing. Programs
-    then load the metric by that name without importing sdg. A metric of that name on the Hub wins where it is reached.
+    Writes one small script into evaluate's cache of modules ($HF_MODULES_CACHE); doing it twice changes nothing.
+    Programs then load the metric by that name without importing sdg. A metric of that name on the Hub wins where it is
+    reached.
 
     Exit code: 0, or 1 where the cache cannot be written.
 
@@ -97,7 +100,8 @@ def install_metric(
     try:
         if remove:
             removed = uninstall()
-            err.print(Text("\n".join(f"{path} removed" for path in removed) or f"{cache()} holds nothing of sdg's"))
+            said = "\n".join(f"{path} removed" for path in removed) or f"{cache()} holds nothing of sdg's"
+            err.print(Text(said), soft_wrap=True)
         else:
             err.print(Text(f'{install()} written: evaluate.load("{NAME}") finds it'), soft_wrap=True)
     except OSError as error:
