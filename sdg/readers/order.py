@@ -127,7 +127,11 @@ class OrderCheck:
                     raise self._error(said, other)
         crossed, straight = self._stated[False], self._stated[True]
         if crossed and crossed > MOST_CONTRADICTING * (crossed + straight):
-            raise self._error(f"{crossed} boxes that are stated twice agree only with x and y exchanged", "twice")
+            said = (
+                f"{crossed} boxes that are stated twice agree only with x and y exchanged (text_order= says in which "
+                "order a model's text has its boxes)"
+            )
+            raise self._error(said, "twice")
         against, tried = self._told[False], self._told.total()
         if 2 * against > tried and _at_least(against, tried) < CHANCE:
             said = f"of {tried} boxes whose text says where they are, {against} agree only with x and y exchanged"

@@ -15,6 +15,9 @@ from sdg.records import features, load_records, to_row
 
 OBJECT_CHARACTERS = 90
 """Length of an answer object around its description."""
+_METADATA = "metadata.parquet"
+"""The table of an image folder, whose pictures stand beside it."""
+_ANNOTATIONS = (".json", ".jsonl", ".csv", ".parquet", ".tfrecord")
 
 
 def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder | None = None) -> Any:
@@ -33,11 +36,12 @@ def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder
 
     root = Path(source)
     layout = recognise(root) if root.exists() else None
-    if layout == "records" and (root.suffix == ".parquet" or any(root.glob("*.parquet"))):
+    parquet = [root] if root.is_file() else list(root.glob("*.parquet"))
+    if layout == "records" and parquet and all(f.suffix == ".parquet" and f.name != _METADATA for f in parquet):
         data = load_records(root)
     else:
         chosen = None if root.is_file() or layout not in (None, "sdg-30k") else split
-        rows = {"source": str(source), "split": chosen, "order": order}
+        rows = {"source": str(source), "split": chosen, "order": order, "stamp": _stamp(root)}
         data = datasets.Dataset.from_generator(_rows, gen_kwargs=rows, features=features())
     return data.cast_column("image", datasets.Image(decode=False))
 
@@ -64,7 +68,15 @@ def hold_out(rows: Any, n: int) -> tuple[Any, Any]:
     return rows.select(train), rows.select(kept)
 
 
-def _rows(source: str, split: str | None, order: BoxOrder | None) -> Iterator[dict[str, Any]]:
+def _stamp(root: Path) -> str:
+    """Names, sizes and times of annotation files: ``datasets`` keeps rows by the arguments that made them, and rows of
+    files that were changed since are not to come back."""
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in _ANNOTATIONS)
+    return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _rows(source: str, split: str | None, order: BoxOrder | None, stamp: str) -> Iterator[dict[str, Any]]:
+    del stamp  # it only tells one state of the files from another
     for record in read(source, split=split, order=order, images=False):
         row = to_row(record, embed=False)
         path = row["image"]["path"]
