@@ -6,12 +6,15 @@ columns, :func:`to_row` and :func:`from_row` convert, so that records survive pa
 
 from __future__ import annotations
 
+import base64
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
@@ -21,15 +24,82 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 
+IMAGE_NAMES = ("file_name", "image_file")
+"""Columns that name a picture beside the rows."""
+
+EMBEDDED = "data:image/*;base64,"
+"""How a picture begins that stands in a line of JSON itself."""
+
+
+Form = Literal["parquet", "imagefolder", "jsonl"]
+"""What records are written as."""
+
+_FLUSH_BYTES = 32 * 2**20
+_FLUSH_ROWS = 256
+_PART_BYTES = 512 * 2**20
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A picture that nobody opened yet: a file, or the bytes of one.
+
+    Args:
+        path: of the file, or only its name where there are bytes.
+        data: the encoded picture, where it is in memory.
+    """
+
+    path: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def open(self) -> Image.Image:
+        """The picture as RGB, decoded.
+
+        Raises:
+            OSError: where it is missing or cannot be decoded.
+        """
+        with Image.open(self._source()) as image:
+            return image.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the head of the file alone."""
+        with Image.open(self._source()) as image:
+            return image.size
+
+    def encoded(self) -> bytes:
+        """The bytes of the file."""
+        return Path(str(self.path)).read_bytes() if self.data is None else self.data
+
+    def _source(self) -> Any:
+        return self.path if self.data is None else io.BytesIO(self.data)
+
+
+class _Picture:
+    """The field ``image``: given a picture or an :class:`ImageFile`, read as a picture, opened when first asked for."""
+
+    def __get__(self, record: Any, owner: type | None = None) -> Any:
+        if record is None:
+            return self
+        held = record.__dict__
+        if held["_image"] is None:
+            held["_image"] = held["_file"].open()
+        return held["_image"]
+
+    def __set__(self, record: Any, value: Image.Image | ImageFile) -> None:
+        file = value if isinstance(value, ImageFile) else None
+        record.__dict__["_file"] = file
+        record.__dict__["_image"] = value if file is None else None
+
+
 @dataclass(frozen=True)
 class Record:
     """A generated picture, the caption it was made from, and its defects.
 
     Args:
-        image: RGB picture.
+        image: RGB picture, or an :class:`ImageFile`, which is opened when ``image`` is first asked for.
         caption: the prompt; empty where none is known.
         defects: the true defects, boxes on the 0..1000 grid; ``defects.reasoning`` is the think text. A clean picture
-            has an empty set; a picture that nobody looked at has no record.
+            has an empty set; of a picture that nobody looked at it has a ``parse_error``, and cannot become a row.
         id: unique within the data set.
         generator: name of the model that made the picture.
         split: ``train``, ``validation`` or ``test``.
@@ -55,6 +125,20 @@ class Record:
             raise ValueError(
                 f"kinds={self.kinds!r} names {len(self.kinds)} defects, the record has {len(self.defects)}"
             )
+
+    @property
+    def image_file(self) -> ImageFile | None:
+        """The file that ``image`` comes from; None for a picture that was given as such."""
+        file: ImageFile | None = self.__dict__["_file"]
+        return file
+
+    def replace(self, **changes: Any) -> Record:
+        """A record with other values; unlike :func:`dataclasses.replace` it leaves an unopened picture unopened."""
+        return replace(self, **{"image": self.image_file or self.image, **changes})
+
+
+# Not in the class body, where dataclass would take it for the default of the field.
+setattr(Record, "image", _Picture())  # noqa: B010
 
 
 def features(with_clean_image: bool = False) -> Features:
@@ -92,12 +176,36 @@ def _png(image: Image.Image) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def to_row(record: Record, with_clean_image: bool = False) -> dict[str, Any]:
-    """The record as a row of :func:`features`; pictures as PNG bytes."""
+def _encoded(record: Record, embed: bool) -> dict[str, Any]:
+    """The picture of a record, as its file has it where it comes from one."""
+    file = record.image_file
+    if file is None:
+        return _png(record.image)
+    if embed:
+        return {"bytes": file.encoded(), "path": Path(file.path).name if file.path else None}
+    return {"bytes": file.data, "path": file.path}
+
+
+def to_row(record: Record, with_clean_image: bool = False, embed: bool = True) -> dict[str, Any]:
+    """The record as a row of :func:`features`.
+
+    Args:
+        record: the record.
+        with_clean_image: whether the row has the column ``clean_image``.
+        embed: whether the row holds the picture itself: the bytes of its file, or PNG where there is no file. Else a
+            picture in a file is named by its path.
+
+    Raises:
+        ValueError: for a picture that nobody looked at: written down it would be a clean one.
+    """
+    if record.defects.parse_error is not None:
+        raise ValueError(
+            f"record {record.id!r} is not annotated ({record.defects.parse_error}), and is written nowhere"
+        )
     kinds = record.kinds or (None,) * len(record.defects)
     row = {
         "id": record.id,
-        "image": _png(record.image),
+        "image": _encoded(record, embed),
         "caption": record.caption,
         "defects": [
             {
@@ -176,3 +284,126 @@ def load_records(source: str | Path) -> Dataset:
         raise FileNotFoundError(f"{path}: no parquet file of records there")
     data = load_dataset("parquet", data_files=files, split="train")
     return data.cast(features("clean_image" in data.column_names))
+
+
+def write_records(records: Iterable[Record], out: str | Path, form: Form = "parquet") -> int:
+    """Write records as they come, in bounded memory. Files are put in place when they are whole.
+
+    Pictures that come from a file are written as that file has them, others as PNG. ``clean_image`` is not written.
+
+    Args:
+        records: any number.
+        out: for ``parquet``, a file ``*.parquet`` or a folder of parts, which ``datasets.load_dataset`` reads; for
+            ``imagefolder`` a folder with ``metadata.parquet`` and the pictures in ``images/``, which it reads, too; for
+            ``jsonl`` a file, in which pictures are named by their path, or stand in their line where they have none.
+        form: ``parquet``, ``imagefolder`` or ``jsonl``.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        FileExistsError: where ``out`` holds something already.
+        ValueError: for an unknown form.
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"form={form!r} is none of {', '.join(get_args(Form))}")
+    path = Path(out)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; records are written to a new place")
+    if form == "jsonl":
+        return _write_lines(records, path)
+    if form == "imagefolder":
+        return _write_folder(records, path)
+    rows = (to_row(record) for record in records)
+    if path.suffix == ".parquet":
+        return _write_parquet(rows, [path], features())
+    path.mkdir(parents=True)
+    return _write_parquet(rows, (path / f"part-{k:05d}.parquet" for k in range(10**5)), features())
+
+
+def _write_lines(records: Iterable[Record], path: Path) -> int:
+    count = 0
+    with _whole(path) as lines:
+        for record in records:
+            row = to_row(record, embed=False)
+            image = row["image"]
+            named = image["bytes"] is None
+            row["image"] = (
+                Path(os.path.relpath(image["path"], path.absolute().parent)).as_posix()
+                if named
+                else EMBEDDED + base64.b64encode(image["bytes"]).decode("ascii")
+            )
+            row["provenance"] = dict(record.provenance)
+            lines.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+            count += 1
+    return count
+
+
+def _write_folder(records: Iterable[Record], path: Path) -> int:
+    from datasets import Features, Value
+
+    (path / "images").mkdir(parents=True)
+    columns = {name: feature for name, feature in features().items() if name != "image"}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(records):
+            row = to_row(record)
+            data = row.pop("image")["bytes"]
+            with Image.open(io.BytesIO(data)) as image:
+                suffix = _SUFFIXES.get(image.format or "")
+            if suffix is None:
+                suffix, data = ".png", _png(record.image)["bytes"]
+            name = f"images/{number:06d}{suffix}"
+            (path / name).write_bytes(data)
+            yield {"file_name": name, **row}
+
+    # The table comes last: pictures without one are no records yet.
+    return _write_parquet(rows(), [path / "metadata.parquet"], Features({"file_name": Value("string"), **columns}))
+
+
+def _write_parquet(rows: Iterable[dict[str, Any]], files: Iterable[Path], columns: Features) -> int:
+    """Rows to as many of the files as it takes; with one file all go there. The first is written in any case."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = columns.arrow_schema
+    one = isinstance(files, list)
+    left = iter(rows)
+    count, more = 0, True
+    for file in files:
+        with _whole(file) as target, ParquetWriter(target, schema) as writer:
+            written = 0
+            while more and (one or written < _PART_BYTES):
+                batch, size = _batch(left)
+                more = len(batch) == _FLUSH_ROWS or size >= _FLUSH_BYTES
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
+                count, written = count + len(batch), written + size
+        if not more:
+            break
+    return count
+
+
+def _batch(rows: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The next rows, and how many bytes their pictures take."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["image"]["bytes"]) if "image" in row else 0
+        if len(batch) == _FLUSH_ROWS or size >= _FLUSH_BYTES:
+            break
+    return batch, size
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which gets its name when it is whole."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

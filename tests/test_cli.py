@@ -78,7 +78,7 @@ def test_json_lines_hold_one_picture_each(detector, pictures):
     assert result.exit_code == 1
     assert [first["image"], last["image"]] == [str(pictures / "a.png"), str(pictures / "b.png")]
     assert len(DefectSet.from_json(first)) == 2
-    assert set(failed) == {"image", "error"}
+    assert set(failed) == {"image", "caption", "error"}
     assert "not an image" in failed["error"]
 
 

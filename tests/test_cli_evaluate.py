@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from defect_cases import answer, one
 from typer.testing import CliRunner
 
 from sdg import cli, embedding
+from sdg.cli import shared
 from sdg.defects import DefectSet
 from sdg.evaluation import SDGEval, to_json
 
@@ -157,7 +157,7 @@ def test_wrong_usage_exits_with_2(arguments, said):
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sys.modules["sdg.cli.evaluate"], "find_spec", lambda name: None)
+    monkeypatch.setattr(shared, "find_spec", lambda name: None)
     result = run("--plot", "b.png")
     assert result.exit_code == 2
     assert 'pip install "sdg-t2i[plot]"' in result.stderr

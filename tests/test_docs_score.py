@@ -26,6 +26,7 @@ def said(tmp_path_factory):
     (folder / "bin" / "sdg").chmod(0o755)
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
     printed = {}
     for language, code in BLOCKS:
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
@@ -59,6 +60,7 @@ def test_the_files_that_are_promised_are_written(said):
     ("command", "words"),
     [
         ("eval predictions.jsonl references.jsonl\n", ["SDG (GRPO) *", "Parse rate 0.750"]),
+        ('evaluate.load("sdg_eval")', ["0.666", " 1.0 0.75"]),
         ("--against before.jsonl", ["predictions.jsonl against before.jsonl", "difference"]),
         ("--by generator", ["FLUX.2-dev (2 images)", "SANA-1.5 (2 images)", "artifact, major", "by subtype"]),
         ("--order yxyx", ["y_first.jsonl"]),

@@ -212,3 +212,9 @@ def test_signed_distances(shape, x, y, distance):
 
 def test_signs_are_written_in_known_letters():
     assert {letter for word in WORDS for letter in word} <= set(LETTERS)
+
+
+def test_clean_pictures_are_the_ones_that_the_captions_ask_for():
+    for record in microworld.generate(12, seed=11, split="train", clean=True):
+        assert not record.defects
+        assert record.image.tobytes() == record.clean_image.tobytes()

@@ -1,12 +1,22 @@
 import json
 
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
 from sdg import microworld
 from sdg.defects import Defect, DefectSet
-from sdg.readers.sdg30k import read_sdg30k
-from sdg.records import Record, features, from_row, load_records, to_dataset, to_row
+from sdg.readers import read, recognise
+from sdg.records import (
+    ImageFile,
+    Record,
+    features,
+    from_row,
+    load_records,
+    to_dataset,
+    to_row,
+    write_records,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,56 +73,111 @@ def test_kinds_must_name_every_defect():
         Record(Image.new("RGB", (8, 8)), "", DefectSet(()), kinds=("warp",))
 
 
-def snapshot(root, lines):
-    (root / "annotations").mkdir()
-    (root / "images").mkdir()
-    Image.new("RGB", (20, 10), "red").save(root / "images" / "a.png")
-    (root / "annotations" / "train.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+FORMS = [("parquet", "parts"), ("parquet", "one.parquet"), ("imagefolder", "folder"), ("jsonl", "lines.jsonl")]
 
 
-BOX = {"box_2d": [100, 200, 300, 700], "label": "artifact", "description": "bent", "importance": 40}
-
-
-def test_sdg30k_layout(tmp_path):
-    text = "<think>Step 1. look</think>\n<answer>[]</answer>"
-    lines = [
-        {"filename": "images/a.png", "caption": "a cat", "ann_translated_bboxes": [BOX], "raw_response": text},
-        {"filepath": "images/a.png", "caption": "a dog", "ann_translated_bboxes": []},
-    ]
-    snapshot(tmp_path, lines)
-    first, clean = read_sdg30k(tmp_path, order="xyxy")
-    assert list(first.defects) == [Defect((100, 200, 300, 700), "artifact", "bent", 40)]
-    assert (first.caption, first.defects.reasoning, first.image.size) == ("a cat", "Step 1. look", (20, 10))
-    assert len(clean.defects) == 0
-    assert clean.split == "train"
-
-
-def test_sdg30k_reads_the_order_that_it_is_told(tmp_path):
-    snapshot(tmp_path, [{"filename": "images/a.png", "ann_translated_bboxes": [BOX]}])
-    assert next(read_sdg30k(tmp_path, order="yxyx")).defects[0].box == (200, 100, 700, 300)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ({"caption": "x", "ann_translated_bboxes": []}, "line 1: no image"),
-        ({"filename": "images/a.png"}, "ann_translated_bboxes is missing"),
+@pytest.fixture(scope="module")
+def varied(drawn):
+    """Drawn records, and some that have every gap: no importance, no reason, no defect, letters of many scripts."""
+    image = Image.new("RGB", (8, 8), "red")
+    defects = DefectSet(
         (
-            {"filename": "images/a.png", "ann_translated_bboxes": [BOX | {"box_2d": [300, 2, 100, 4]}]},
-            "line 1: defect 0: box x1=100 is not right of x0=300",
+            Defect((1, 2, 3, 4), "artifact", 'Die Tasse "löst" sich auf 茶碗 🫖\n', None, "garbled_text"),
+            Defect((0, 0, 1000, 1000), "misalignment", "", 100),
         ),
-        ({"filename": "images/a.png", "ann_translated_bboxes": [BOX | {"label": "blur"}]}, "type='blur'"),
-    ],
-)
-def test_sdg30k_errors_name_line_and_field(tmp_path, line, message):
-    snapshot(tmp_path, [line])
-    with pytest.raises(ValueError, match=message):
-        list(read_sdg30k(tmp_path, order="xyxy"))
+        caption="une théière",
+        reasoning="<b>Schritt 1</b>\n茶",
+    )
+    return [
+        Record(image, "", DefectSet((), caption=""), id="clean"),
+        Record(image, "une théière", defects, id="茶", split="test", provenance={"von": ["ü", 1, None]}),
+        *drawn,
+    ]
 
 
-def test_sdg30k_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="annotations"):
-        next(read_sdg30k(tmp_path, order="xyxy"))
-    snapshot(tmp_path, [{"filename": "images/none.png", "ann_translated_bboxes": []}])
-    with pytest.raises(FileNotFoundError, match="none"):
-        next(read_sdg30k(tmp_path, order="xyxy"))
+@pytest.mark.parametrize(("form", "name"), FORMS)
+def test_every_form_is_read_back(form, name, varied, tmp_path):
+    assert write_records(iter(varied), tmp_path / name, form) == len(varied)
+    assert recognise(tmp_path / name) == "records"
+    assert [p.name for p in tmp_path.rglob("*unfinished")] == []
+    back = list(read(tmp_path / name))
+    assert all(same(a, b) for a, b in zip(back, varied, strict=True))
+
+
+@pytest.mark.parametrize(("form", "name"), FORMS[:3])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_plain_datasets_reads_what_is_written(form, name, streaming, varied, tmp_path):
+    write_records(varied, tmp_path / name, form)
+    path = tmp_path / name
+    source = {"path": "parquet", "data_files": str(path)} if path.is_file() else {"path": str(path)}
+    data = load_dataset(**source, split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    assert dict(data.features) == dict(features())
+    back = [from_row(row) for row in data]
+    assert all(same(a, b) for a, b in zip(back, varied, strict=True))
+
+
+def test_a_folder_that_datasets_saved_is_read(varied, tmp_path):
+    to_dataset(varied).save_to_disk(tmp_path / "saved")
+    assert recognise(tmp_path / "saved") == "records"
+    assert all(same(a, b) for a, b in zip(read(tmp_path / "saved"), varied, strict=True))
+
+
+def test_an_image_folder_with_lines_of_json_is_read(varied, tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = []
+    for k, record in enumerate(varied):
+        record.image.save(tmp_path / f"images/{k}.png")
+        rows.append({**to_row(record), "file_name": f"images/{k}.png"})
+        del rows[-1]["image"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert all(same(a, b) for a, b in zip(read(tmp_path), varied, strict=True))
+
+
+@pytest.mark.parametrize(("form", "name"), FORMS)
+def test_pictures_in_files_are_copied_as_they_are(form, name, tmp_path):
+    Image.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / "a.jpg", quality=80)
+    record = Record(ImageFile(str(tmp_path / "a.jpg")), "", DefectSet(()), id="a")
+    write_records([record], tmp_path / name, form)
+    (back,) = read(tmp_path / name)
+    assert back.image_file.encoded() == (tmp_path / "a.jpg").read_bytes()
+
+
+def test_lines_name_pictures_relative_to_themselves(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "a.png")
+    record = Record(ImageFile(str(tmp_path / "pictures" / "a.png")), "", DefectSet(()), id="a")
+    write_records([record], tmp_path / "lines.jsonl", "jsonl")
+    assert json.loads((tmp_path / "lines.jsonl").read_text())["image"] == "pictures/a.png"
+
+
+@pytest.mark.parametrize(("form", "name"), FORMS)
+def test_what_fails_half_way_leaves_no_records(form, name, drawn, tmp_path):
+    def failing():
+        yield from drawn[:3]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_records(failing(), tmp_path / name, form)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".jsonl") and p.is_file()]
+    assert not list(tmp_path.rglob("*unfinished"))
+
+
+def test_parts_are_closed_when_they_are_large(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdg.records._FLUSH_ROWS", 2)
+    monkeypatch.setattr("sdg.records._PART_BYTES", 1)
+    write_records(drawn[:5], tmp_path / "parts")
+    assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == [f"part-{k:05d}.parquet" for k in range(3)]
+    assert all(same(a, b) for a, b in zip(read(tmp_path / "parts"), drawn[:5], strict=True))
+
+
+def test_nothing_is_written_over(drawn, tmp_path):
+    write_records(drawn[:1], tmp_path / "out")
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_records(drawn[:1], tmp_path / "out")
+    with pytest.raises(ValueError, match="form='csv' is none of parquet, imagefolder, jsonl"):
+        write_records(drawn[:1], tmp_path / "other", "csv")
+
+
+def test_no_records_are_a_data_set_too(tmp_path):
+    assert write_records([], tmp_path / "none") == 0
+    assert list(read(tmp_path / "none")) == []

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import truth, write_coco, write_folder, write_sdg30k
 from standins import picture
 
 from sdg.microworld import generate
-from sdg.records import from_row, to_dataset, to_row
+from sdg.records import from_row, to_dataset, to_row, write_records
 from sdg.response import render_response
 from sdg.training.data import LengthGroupedBatches, hold_out, load_training_rows, text_length
 
@@ -83,3 +84,42 @@ def test_rows_come_from_sdg30k_with_pictures_by_path(tmp_path):
     record = from_row(rows[0])
     assert record.image.size == (128, 128)
     assert record.defects[0].box == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("form", "name"), [("imagefolder", "folder"), ("jsonl", "lines.jsonl"), ("parquet", "parts")])
+def test_rows_come_from_every_form_of_records(form, name, tmp_path):
+    records = list(generate(3, seed=1))
+    write_records(records, tmp_path / name, form)
+    back = [from_row(row) for row in load_training_rows(tmp_path / name)]
+    assert [r.defects for r in back] == [r.defects for r in records]
+    assert [r.image.tobytes() for r in back] == [r.image.tobytes() for r in records]
+
+
+def test_rows_come_from_another_layout(tmp_path):
+    items = truth(4)
+    rows = load_training_rows(write_coco(tmp_path, items))
+    assert [list(from_row(row).defects) for row in rows] == [list(item.defects) for item in items]
+
+
+def test_rows_of_files_that_were_changed_are_read_anew(tmp_path):
+    source = write_sdg30k(tmp_path, truth(8))
+    assert len(load_training_rows(source)) == 6
+    path = source / "annotations" / "train.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:2]))
+    assert len(load_training_rows(source)) == 2
+
+
+def test_transposed_boxes_do_not_come_into_training(tmp_path):
+    from datasets.exceptions import DatasetGenerationError
+
+    with pytest.raises(DatasetGenerationError) as error:
+        load_training_rows(write_sdg30k(tmp_path, truth(), transposed=True))
+    assert "contradicted by the data" in str(error.value.__cause__)
+
+
+def test_pictures_that_nobody_looked_at_are_not_trained_on(tmp_path):
+    from datasets.exceptions import DatasetGenerationError
+
+    with pytest.raises(DatasetGenerationError) as error:
+        load_training_rows(write_folder(tmp_path, truth(2)))
+    assert "is not annotated" in str(error.value.__cause__)

@@ -144,7 +144,8 @@ def test_examples_are_made_outside_the_working_folder(tmp_path, monkeypatch):
 
 def test_looks_ask_nothing_of_the_network():
     assert theme()._stylesheets == []
-    assert not re.search(r"url\(|@import|https?:", CSS.read_text(encoding="utf-8"))
+    for path in CSS:
+        assert not re.search(r"url\(|@import|https?:", path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +185,8 @@ def test_the_page_talks_to_nobody_else(served, client):
     assert {address[0] for address in served[1] if isinstance(address, tuple)} <= {"127.0.0.1", "::1", "localhost"}
 
 
-def test_only_detect_is_offered_to_programs(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect"}
+def test_only_what_is_meant_for_programs_is_offered_to_them(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect", "/evaluate"}
 
 
 @pytest.mark.parametrize("caption", ["a red house", "clean", "unreadable"])

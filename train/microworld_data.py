@@ -21,9 +21,11 @@ from sdg.records import to_dataset
 from sdg.training.degrade import degrade
 
 
-def draw_part(path: Path, split: str, seed: int, start: int, n: int, uncaptioned: float, degraded: float) -> Path:
+def draw_part(
+    path: Path, split: str, seed: int, start: int, n: int, uncaptioned: float, clean: bool, degraded: float
+) -> Path:
     """Draw one parquet file; written under another name first, so that a file is either whole or absent."""
-    records = microworld.generate(n, seed, split, start=start, uncaptioned=uncaptioned)
+    records = microworld.generate(n, seed, split, start=start, uncaptioned=uncaptioned, clean=clean)
     rng = np.random.default_rng((seed, start))
     if degraded:
         records = (replace(r, image=degrade(r.image, rng)) if rng.random() < degraded else r for r in records)
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", type=int, default=2_000, help="records a file")
     parser.add_argument("--uncaptioned", type=float, default=0.04, help="share of training records without a caption")
+    parser.add_argument("--clean", action="store_true", help="no defects at all: what the generator learns from")
     parser.add_argument("--degraded", type=float, default=0.0, help="share of pictures blurred, noised, compressed ...")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
@@ -53,7 +56,9 @@ def main() -> None:
             path = folder / f"{start:07d}.parquet"
             if not path.exists():
                 share = args.uncaptioned if split == "train" else 0.0
-                jobs.append((path, split, args.seed, start, min(args.part, total - start), share, args.degraded))
+                jobs.append(
+                    (path, split, args.seed, start, min(args.part, total - start), share, args.clean, args.degraded)
+                )
     with ProcessPoolExecutor(args.workers) as pool:
         for done in tqdm([pool.submit(draw_part, *job) for job in jobs], desc="parts"):
             done.result()

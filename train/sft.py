@@ -35,7 +35,9 @@ class DataArguments:
 
     data: str = field(metadata={"help": "Parquet file or folder of records, or SDG-30K's folder (split train)."})
     validation: str | None = field(default=None, metadata={"help": "Like data; evaluated by free-running answers."})
-    order: str = field(default="xyxy", metadata={"help": "Box order of an SDG-30K snapshot: xyxy or yxyx."})
+    order: str | None = field(
+        default=None, metadata={"help": "Box order where the data do not declare it: xyxy or yxyx."}
+    )
     validation_size: int = field(default=256, metadata={"help": "Validation pictures used; the first ones."})
     hold_out: int = field(default=0, metadata={"help": "Training records kept aside to evaluate on, prompt by prompt."})
     evaluate_every: int = field(default=0, metadata={"help": "Steps between evaluations; 0: at the end only."})

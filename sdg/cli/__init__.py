@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from sdg import __version__
+from sdg.cli import data
 from sdg.cli.calibrate import calibrate
 from sdg.cli.detect import detect
 from sdg.cli.evaluate import evaluate
+from sdg.cli.metric import install_metric
 from sdg.cli.microworld import microworld
 
 app = typer.Typer(
@@ -20,8 +22,10 @@ app = typer.Typer(
 )
 app.command()(detect)
 app.command("eval")(evaluate)
+app.add_typer(data.app, name="data")
 app.command()(microworld)
 app.command()(calibrate)
+app.command("install-metric")(install_metric)
 
 
 def main() -> None:

@@ -1,53 +1,68 @@
-"""``sdg detect``: pictures in; tables, JSON lines or overlays out."""
+"""``sdg detect``: pictures, tables of captions or data sets in; tables, JSON lines, parquet or overlays out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from sdg.cli import shared
-from sdg.cli.shared import PICTURE_FILES, err, out, writable_picture
-from sdg.defects import DefectSet, DefectType
+from sdg.cli.outcomes import Failures, Overlays, drawn, print_outcome
+from sdg.cli.progress import Advance
+from sdg.cli.shared import check_writable, err, out, refuse
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from sdg.jobs.results import Results
+    from sdg.jobs.run import Outcome, Picture
 
-COLOURS = {DefectType.ARTIFACT: "dark_orange", DefectType.MISALIGNMENT: "dodger_blue1"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one picture: its defects, or the sentence that says why there are none."""
-
-    path: str
-    image: Image.Image | None = None
-    found: DefectSet | None = None
-    error: str | None = None
-
-    @property
-    def failure(self) -> str | None:
-        """Why this picture failed; an answer that could not be read is a failure, not a clean picture."""
-        if self.error is not None or self.found is None:
-            return self.error or "no answer"
-        return None if self.found.parse_error is None else f"the answer could not be read: {self.found.parse_error}"
+STOPPED = 130
+"""What shells report of a command that was stopped with Ctrl-C."""
 
 
 def detect(
-    images: Annotated[list[str], typer.Argument(help="Picture files.", metavar="IMAGE", show_default=False)],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
+            metavar="IMAGE|DATASET",
+            show_default=False,
+        ),
+    ] = None,
     caption: Annotated[
         str | None,
         typer.Option(help="The prompt that the pictures were made from; without it only artifacts are looked for."),
     ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A caption for each picture: .jsonl, .csv or .tsv with image and caption columns, which lists the "
+            "pictures itself; or .txt with one line a picture, in their order.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Embedded checkpoint, local folder or Hub id.")] = "sdg-tiny",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of tables.")] = False,
+    out_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE.jsonl|.parquet",
+            help="Write each result as it comes, and go on from what the file holds. A parquet file is made at the "
+            "end, from FILE.parquet.jsonl.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Look again at the pictures that --out holds with an error.")
+    ] = False,
     overlay: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +71,23 @@ def detect(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that the model answers at a time.")] = 8,
+    split: Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")] = None,
+    layout: Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")] = None,
 ) -> None:
-    """Find the defects of pictures.
+    """Find the defects of pictures, of one or of a million.
 
-    A picture that fails is reported and the others go on. Exit code: 0, 1 where a picture failed, 2 for wrong usage.
+    A picture that fails is a line of the results, and the others go on.
+
+    \b
+    Lines of JSON hold `image` (and `id`, `generator` where known), `caption`,
+    `defects`, `reasoning`, `parse_error` (why an answer could not be read, else
+    null), `raw` (the model's text), `info`; or `error` where there is no answer.
+    `sdg eval` reads them as predictions.
+
+    \b
+    Exit code: 0; 1 where a picture failed; 2 for wrong usage and for what ends
+    the job (bad input, a full disk); 130 when it is stopped with Ctrl-C.
+    With --out, the same command again goes on from where it was.
 
     \b
     Examples:
@@ -67,130 +95,198 @@ def detect(
       sdg detect renders/*.png --caption "a red house" --json > defects.jsonl
       sdg detect picture.png --caption "a red house" --overlay marked.png
       sdg detect picture.png --model P1n3/sdg-detector-grpo
+      sdg detect --captions prompts.csv --out defects.jsonl
+      sdg detect renders/ --captions prompts.txt --out defects.parquet
+      sdg detect P1n3/SDG-30K --split test --out test.jsonl
     """
-    targets = _targets(images, overlay)
-    detector = shared.load_detector(model)
+    journal = _journal(out_file, overwrite, retry)
+    try:
+        _check_apart(images or [], journal, overlay)
+        found, total = _pictures(images or [], caption, captions, split, layout)
+        overlays = None if overlay is None else Overlays(overlay, total == 1)
+        kept = nullcontext() if journal is None else _results(journal, {"model": _named(model)}, overwrite, retry)
+        with kept as results:
+            failed = _run(found, total, model, batch_size, results, overlays, as_json)
+        if out_file is not None and journal is not None and out_file != journal:
+            from sdg.jobs.results import write_parquet
+
+            rows = write_parquet(journal, out_file)
+            err.print(Text(f"{out_file} written: {rows} rows"))
+    except KeyboardInterrupt:
+        again = "" if journal is None else f"; {journal} is whole, and the same command goes on from there"
+        err.print(Text(f"Stopped{again}", style="yellow"), soft_wrap=True)
+        raise typer.Exit(STOPPED) from None
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run(
+    found: Iterable[Picture],
+    total: int | None,
+    model: str,
+    batch_size: int,
+    results: Results | None,
+    overlays: Overlays | None,
+    as_json: bool,
+) -> bool:
+    """Detect, show and keep; whether a picture failed, now or in a run before that is gone on with."""
+    from sdg.jobs.run import detect_many
+
+    failures, there, targets = Failures(), [0, 0], deque[Path | None]()
+    # Tables are all the progress that one needs, and a bar would be torn by lines that pass on the same terminal.
+    silent = out.is_terminal if as_json else results is None
+    with Advance("pictures", total, shown=not silent) as progress:
+
+        def waiting() -> Iterator[Picture]:
+            for picture in found:
+                target = None if overlays is None else overlays.target(picture)
+                done = None if results is None else results.take(picture)
+                if done is None:
+                    targets.append(target)
+                    yield picture
+                else:
+                    there[0], there[1] = there[0] + 1, there[1] + done
+                    progress.skip()
+
+        pictures = waiting()
+        first = next(pictures, None)  # a job that is done needs no model
+        if first is not None:
+            detector = shared.load_detector(model)
+            _warn_of_its_world(detector, model)
+            progress.restart()
+            for outcome in detect_many(detector, chain([first], pictures), batch_size):
+                target = targets.popleft()
+                _keep(outcome if target is None else drawn(outcome, target), target, results, failures, as_json)
+                progress.add(outcome.failure is not None)
+    if progress.done + there[0] == 0:
+        refuse("there is no picture to look at")
+    if failures.count and progress.done > 1:
+        failures.print(progress.done)
+    if results is not None:
+        _tell(results, progress.done, there)
+    return failures.count + there[1] > 0
+
+
+def _keep(outcome: Outcome, target: Path | None, results: Results | None, failures: Failures, as_json: bool) -> None:
+    """One outcome to where it is asked for."""
+    if outcome.failure is not None:
+        failures.add(outcome)
+    if results is not None:
+        results.write(outcome)
+    if as_json:
+        from sdg.jobs.results import to_text
+
+        typer.echo(to_text(outcome.to_line()))
+    elif results is None:
+        print_outcome(outcome)
+    if target is not None and outcome.failure is None and results is None:
+        err.print(Text(f"{target} written"))
+
+
+def _tell(results: Results, done: int, there: list[int]) -> None:
+    """What the file of results holds now."""
+    before = f" ({there[0]} were there already)" if there[0] else ""
+    err.print(Text(f"{results.path}: {done + there[0]} pictures{before}"), soft_wrap=True)
+    if there[1]:
+        again = "; --retry looks again at those with an error"
+        err.print(Text(f"{there[1]} of those that were there already failed{again}"), soft_wrap=True)
+    if results.left_over:
+        err.print(
+            Text(
+                f"Warning: {results.path} has {results.left_over} lines of other pictures or captions than this job's",
+                style="yellow",
+            ),
+            soft_wrap=True,
+        )
+
+
+def _pictures(
+    places: list[str], caption: str | None, captions: Path | None, split: str | None, layout: str | None
+) -> tuple[Iterable[Picture], int | None]:
+    """The pictures that the arguments name, and how many, where that is known."""
+    from sdg.jobs import pictures as sources
+
+    if caption is not None and captions is not None:
+        raise typer.BadParameter("--caption is for all pictures, --captions for each: give one of them")
+    if captions is not None and captions.suffix.lower() in sources.TABLES:
+        if len(places) > 1 or (places and not Path(places[0]).is_dir()):
+            raise typer.BadParameter(
+                f"--captions {captions} lists the pictures itself: leave IMAGE out, or give the one folder that its "
+                "paths are relative to"
+            )
+        listed = sources.from_table(captions, places[0] if places else None)
+        return listed, len(listed)
+    if not places:
+        raise typer.BadParameter("Missing argument: give pictures, a folder, a data set, or --captions with a table")
+    if caption is None and captions is None and _is_data_set(places, split, layout):
+        return sources.from_data_set(places[0], layout, split)
+    if captions is not None and captions.suffix.lower() != ".txt":
+        raise typer.BadParameter(f"--captions {captions} ends in none of {', '.join(sources.TABLES)}, .txt")
+    listed = sources.in_places(places, caption)
+    if captions is not None:
+        listed = sources.captioned(listed, captions)
+    return listed, len(listed)
+
+
+def _check_apart(places: list[str], journal: Path | None, overlay: Path | None) -> None:
+    """Refuse to write into a folder that is read: the next run would take results for pictures and records."""
+    for option, written in (("--out", journal), ("--overlay", overlay)):
+        for place in filter(Path.is_dir, map(Path, places)):
+            if written is not None and written.resolve().is_relative_to(place.resolve()):
+                raise typer.BadParameter(f"{option} {written} lies in {place}, which is read: write beside it instead")
+
+
+def _is_data_set(places: list[str], split: str | None, layout: str | None) -> bool:
+    """Whether the one place is a data set, rather than a picture or a folder of nothing but pictures."""
+    from sdg.jobs.pictures import PICTURES, TABLES
+    from sdg.readers.layouts import HUB_ID, recognise
+
+    place = Path(places[0])
+    if split is not None or layout is not None:
+        if len(places) > 1:
+            raise typer.BadParameter(f"--split and --layout are for one data set; there are {len(places)}")
+        return True
+    if len(places) > 1 or place.suffix.lower() in PICTURES:
+        return False
+    if not place.exists():
+        return HUB_ID.fullmatch(places[0]) is not None
+    try:
+        recognise(place)
+    except ValueError:
+        if place.suffix.lower() in TABLES:
+            raise typer.BadParameter(f"{place} is no picture; a table of captions is given as --captions") from None
+        return False
+    return True
+
+
+def _journal(out_file: Path | None, overwrite: bool, retry: bool) -> Path | None:
+    """The file that results are streamed to."""
+    if out_file is None:
+        for option, given in (("--overwrite", overwrite), ("--retry", retry)):
+            if given:
+                raise typer.BadParameter(f"{option} says what to do with --out, which is not given")
+        return None
+    if out_file.suffix.lower() not in (".jsonl", ".parquet"):
+        raise typer.BadParameter(f"--out {out_file} ends neither in .jsonl nor in .parquet")
+    check_writable("--out", out_file)
+    return out_file if out_file.suffix.lower() == ".jsonl" else Path(f"{out_file}.jsonl")
+
+
+def _results(path: Path, settings: dict[str, Any], overwrite: bool, retry: bool) -> Results:
+    from sdg.jobs.results import Results
+
+    return Results(path, settings, overwrite=overwrite, retry=retry)
+
+
+def _named(model: str) -> str:
+    """The model as settings name it: a local folder wherever the command runs."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _warn_of_its_world(detector: Any, model: str) -> None:
     if detector.made_for is not None:
         from sdg.detector import FULL_MODEL
 
         note = f"{model} was made for {detector.made_for} only: what it says about other pictures means nothing"
         err.print(Text(f"{note} (--model {FULL_MODEL} is made for those)", style="yellow"), soft_wrap=True)
-    failures = []
-    for outcome, target in zip(_outcomes(detector, images, caption, batch_size), targets, strict=True):
-        outcome = _drawn(outcome, target)
-        if outcome.failure is not None:
-            failures.append(outcome)
-        if as_json:
-            typer.echo(_json_line(outcome))
-        else:
-            _print(outcome)
-        if target is not None and outcome.error is None and outcome.failure is None:
-            err.print(Text(f"{target} written"))
-    if failures and len(images) > 1:
-        err.print(Text(f"{len(failures)} of {len(images)} pictures failed:"))
-        for outcome in failures:
-            err.print(Text(f"  {outcome.path}: {outcome.failure}"), soft_wrap=True)
-    raise typer.Exit(1 if failures else 0)
-
-
-def _targets(images: Sequence[str], overlay: Path | None) -> list[Path | None]:
-    """Where the drawn picture of each image goes."""
-    if overlay is None:
-        return [None] * len(images)
-    if len(images) == 1 and overlay.suffix.lower() in PICTURE_FILES and not overlay.is_dir():
-        writable_picture(overlay)
-        return [overlay]
-    try:
-        overlay.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"--overlay {overlay} cannot be made a folder: {error}") from None
-    taken: set[str] = set()
-    targets: list[Path | None] = []
-    for image in images:
-        stem = Path(image).stem or "picture"
-        name = next(n for n in (stem, *(f"{stem}-{k}" for k in range(2, len(images) + 2))) if n not in taken)
-        taken.add(name)
-        targets.append(overlay / f"{name}.png")
-    return targets
-
-
-def _outcomes(detector: Any, images: Sequence[str], caption: str | None, batch_size: int) -> Iterator[Outcome]:
-    """One outcome an image, in order, as they come."""
-    from sdg.engines.images import ImageError, open_image
-
-    waiting = iter(images)
-    while paths := list(islice(waiting, batch_size)):
-        batch: list[Outcome] = []
-        for path in paths:
-            try:
-                batch.append(Outcome(path, open_image(path)))
-            except ImageError as error:
-                batch.append(Outcome(path, error=str(error)))
-        answers = iter(_answers(detector, [o.image for o in batch if o.image is not None], caption))
-        for outcome in batch:
-            if outcome.image is None:
-                yield outcome
-                continue
-            answer = next(answers)
-            if isinstance(answer, DefectSet):
-                yield Outcome(outcome.path, outcome.image, answer)
-            else:
-                yield Outcome(outcome.path, error=f"{type(answer).__name__}: {answer}")
-
-
-def _answers(detector: Any, images: list[Image.Image], caption: str | None) -> list[DefectSet | Exception]:
-    """The sets of a batch. Where a batch fails its pictures go one by one, so that one does not cost its neighbours."""
-    if not images:
-        return []
-    try:
-        return list(detector(images, [caption] * len(images), batch_size=len(images)))
-    except Exception as error:
-        if len(images) == 1:
-            return [error]
-    return [answer for image in images for answer in _answers(detector, [image], caption)]
-
-
-def _drawn(outcome: Outcome, target: Path | None) -> Outcome:
-    """Write the overlay; a picture whose answer could not be read gets none, for it would look clean."""
-    if target is None or outcome.failure is not None or outcome.image is None or outcome.found is None:
-        return outcome
-    from sdg.draw import overlay
-
-    try:
-        overlay(outcome.image, outcome.found).save(target)
-    except OSError as error:
-        return Outcome(outcome.path, outcome.image, outcome.found, error=f"{target} could not be written: {error}")
-    return outcome
-
-
-def _json_line(outcome: Outcome) -> str:
-    fields = {"image": outcome.path} if outcome.found is None else {"image": outcome.path, **outcome.found.to_json()}
-    if outcome.error is not None:
-        fields["error"] = outcome.error
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def _print(outcome: Outcome) -> None:
-    name = Text(outcome.path, style="bold")
-    if outcome.failure is not None:
-        out.print(name + Text(f": {outcome.failure}", style="red not bold"), soft_wrap=True)
-        if outcome.error is None and outcome.found is not None and outcome.found.raw:
-            out.print(Text(f"  the model wrote: {outcome.found.raw[:300]!r}", style="dim"), soft_wrap=True)
-        return
-    found = outcome.found
-    if not found:
-        out.print(name + Text(": no defect found", style="green not bold"), soft_wrap=True)
-        return
-    table = Table(title=name, title_justify="left", expand=False)
-    for column in ("#", "type", "importance", "box"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("what is wrong", ratio=1, overflow="fold")
-    for number, defect in enumerate(found.by_importance(), start=1):
-        table.add_row(
-            str(number),
-            Text(defect.type.value, style=COLOURS[defect.type]),
-            "not given" if defect.importance is None else f"{defect.importance} {defect.tier}",
-            ", ".join(map(str, defect.box)),
-            Text(defect.reason),
-        )
-    out.print(table)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from sdg.cli.shared import err, out
+from sdg.cli.shared import PLOTS, Order, check_plot, check_writable, err, out, refuse
 
-PLOTS = (".png", ".svg", ".pdf")
+if TYPE_CHECKING:
+    from sdg.evaluation import ImageCounts, Report
 
 
 class Matching(str, Enum):
@@ -20,13 +21,6 @@ class Matching(str, Enum):
 
     hungarian = "hungarian"
     greedy = "greedy"
-
-
-class Order(str, Enum):
-    """The order of a box's coordinates."""
-
-    xyxy = "xyxy"
-    yxyx = "yxyx"
 
 
 def evaluate(
@@ -98,16 +92,12 @@ def evaluate(
       sdg eval gemini.jsonl references.jsonl --order yxyx --json scores.json --plot boxes.png
     """
     for option, path in (("--json", json_file), ("--markdown", markdown), ("--plot", plot)):
-        _check_writable(option, path)
-    if plot is not None:
-        if plot.suffix.lower() not in PLOTS:
-            raise typer.BadParameter(f"--plot {plot} does not end in one of {', '.join(PLOTS)}")
-        if find_spec("matplotlib") is None:
-            _refuse('--plot needs matplotlib: pip install "sdg-t2i[plot]"')
+        check_writable(option, path)
+    check_plot(plot)
     try:
         report, tables, warnings = _scored(predictions, references, against, by or [], ci, matching, embedder, order)
     except (OSError, ValueError, RuntimeError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     for grid in report.grids():
         out.print(grid.rich())
         out.print()
@@ -123,7 +113,7 @@ def evaluate(
 
             plot_box_f1({report.names[key]: table for key, table in tables.items()}, ci or 0.95).savefig(plot, dpi=150)
     except OSError as error:
-        _refuse(str(error))
+        refuse(str(error))
     for path in filter(None, (json_file, markdown, plot)):
         err.print(Text(f"{path} written"))
 
@@ -137,58 +127,23 @@ def _scored(
     matching: Matching,
     embedder: str,
     order: Order,
-) -> tuple[Any, dict[str, Any], list[str]]:
+) -> tuple[Report, Mapping[str, ImageCounts], list[str]]:
     """The report, its tables of counts, and what to warn of."""
-    from sdg.evaluation import SDGEval, files
-    from sdg.evaluation.order import look_transposed, transposed_pairs
-    from sdg.evaluation.report import BY_SUBTYPE, BY_TIER, Report
+    from sdg.evaluation import SDGEval
+    from sdg.evaluation.scoring import read_lines, score_lines
 
     metric = SDGEval(None if embedder == "none" else embedder, matching.value, ci or None)
-    truth = files.load_references(references)
     paths = {"predictions": predictions} | ({"against": against} if against else {})
-    lines = {key: _aligned(path, truth, order) for key, path in paths.items()}
-    columns = {
-        name: None if name in (BY_TIER, BY_SUBTYPE) else files.column(name, truth, lines["predictions"]) for name in by
-    }
-    true = [line.defects for line in truth]
-    sets = {key: [line.defects for line in found] for key, found in lines.items()}
-    with err.status("Comparing reasons"):
-        tables = metric.count_each(sets, true)
+    lines = read_lines(paths, references, order.value)
     names = {key: path.name for key, path in paths.items()}
     if len(set(names.values())) < len(names):
         names = {key: f"{path} ({key})" for key, path in paths.items()}
-    warnings = []
-    for key, found in sets.items():
-        given, exchanged = transposed_pairs(found, true)
-        if look_transposed(given, exchanged):
-            other = next(o.value for o in Order if o is not order)
-            warnings.append(
-                f"{paths[key]}: {given} boxes fit a reference as they are, {exchanged} with x and y exchanged. Are "
-                f"their coordinates {other}? (--order {other})"
-            )
-    return Report.of(tables, names, columns, ci or None), tables, warnings
-
-
-def _aligned(path: Path, truth: list[Any], order: Order) -> list[Any]:
-    from sdg.evaluation import files
-
-    lines = files.load_predictions(path, order.value)
-    try:
-        return files.align(lines, truth)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _check_writable(option: str, path: Path | None) -> None:
-    """Refuse a path that no file can be written to, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise typer.BadParameter(f"{option} {path} is a folder")
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{option} {path} cannot be written: the folder {path.parent} does not exist")
-
-
-def _refuse(message: str) -> NoReturn:
-    err.print(Text(f"Error: {message}", style="red"), soft_wrap=True)
-    raise typer.Exit(2)
+    with err.status("Comparing reasons"):
+        scored = score_lines(lines, metric, names, by)
+    other = next(o.value for o in Order if o is not order)
+    warnings = [
+        f"{paths[key]}: {given} boxes fit a reference as they are, {exchanged} with x and y exchanged. Are their "
+        f"coordinates {other}? (--order {other})"
+        for key, (given, exchanged) in scored.transposed.items()
+    ]
+    return scored.report, scored.tables, warnings

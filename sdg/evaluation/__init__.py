@@ -12,6 +12,7 @@ from sdg.evaluation.published import TABLE_2, TABLE_3
 from sdg.evaluation.reading import Prediction, Reference
 from sdg.evaluation.report import Report, to_json
 from sdg.evaluation.sdg_eval import SDGEval
+from sdg.evaluation.worst import ImageErrors, worst_images
 
 __all__ = [
     "RESAMPLES",
@@ -20,6 +21,7 @@ __all__ = [
     "TEXT_IOU",
     "Difference",
     "ImageCounts",
+    "ImageErrors",
     "Prediction",
     "Reference",
     "Report",
@@ -31,4 +33,5 @@ __all__ = [
     "image_level",
     "summarise",
     "to_json",
+    "worst_images",
 ]

@@ -278,23 +278,36 @@ class Report:
             },
         )
 
-    def grids(self) -> list[Grid]:
-        """The report as tables, the most asked for first."""
+    def sections(self) -> dict[str, list[Grid]]:
+        """The report as tables by what they are about, the most asked for first; what there is nothing of is left out.
+
+        Returns:
+            ``published``, ``metrics``, ``image level``, ``comparison``, and ``by COLUMN`` for each break-down.
+        """
         named = {self.names[key]: result for key, result in self.results.items()}
-        grids = with_published(named)
-        grids += [all_metrics(name, result) for name, result in named.items()]
-        grids += table_3({self.names[key]: result for key, result in self.image_level.items()})
+        sections = {
+            "published": with_published(named),
+            "metrics": [all_metrics(name, result) for name, result in named.items()],
+            "image level": table_3({self.names[key]: result for key, result in self.image_level.items()}),
+        }
         if self.comparison is not None:
-            grids.append(comparison_table(self.names["predictions"], self.names["against"], self.comparison))
+            sections["comparison"] = [
+                comparison_table(self.names["predictions"], self.names["against"], self.comparison)
+            ]
         for column, sets in self.by.items():
             for key, parts in sets.items():
                 title = f"{self.names[key]} by {column}"
+                grids = sections.setdefault(f"by {column}", [])
                 if any("n_images" in part for part in parts.values()):
                     rows = {f"{name} ({part['n_images']:,} images)": part for name, part in parts.items()}
                     grids += table_2(rows, title, column)
                 else:
                     grids.append(recall_table(title, parts))
-        return grids
+        return sections
+
+    def grids(self) -> list[Grid]:
+        """All tables of :meth:`sections`, one after the other."""
+        return [grid for grids in self.sections().values() for grid in grids]
 
     def markdown(self) -> str:
         """The report as a Markdown document."""

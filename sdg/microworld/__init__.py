@@ -41,7 +41,14 @@ COMPOSITION = {"clean": 0.25, "artifact": 0.30, "misalignment": 0.20, "both": 0.
 
 
 def generate(
-    n: int, seed: int, split: Split = "train", *, size: int = REFERENCE_SIZE, start: int = 0, uncaptioned: float = 0.0
+    n: int,
+    seed: int,
+    split: Split = "train",
+    *,
+    size: int = REFERENCE_SIZE,
+    start: int = 0,
+    uncaptioned: float = 0.0,
+    clean: bool = False,
 ) -> Iterator[Record]:
     """Draw records ``start`` to ``start + n`` of a seed; each depends on its own number alone.
 
@@ -52,6 +59,7 @@ def generate(
         size: side of the pictures in pixels, at least 64.
         start: number of the first record, so that parts of one data set can be drawn apart.
         uncaptioned: share of records with an empty caption, and so without misalignments.
+        clean: draw no defects at all, only what the captions ask for.
 
     Yields:
         Records with image, clean_image (the same scene without artifacts), caption, defects, kinds, objects.
@@ -66,16 +74,17 @@ def generate(
     if size < 64:
         raise ValueError(f"size={size!r} is below 64 pixels, where defects can no longer be seen")
     for index in range(start, start + n):
-        yield _record(index, seed, split, size, uncaptioned)
+        yield _record(index, seed, split, size, uncaptioned, clean)
 
 
-def _record(index: int, seed: int, split: Split, size: int, uncaptioned: float) -> Record:
+def _record(index: int, seed: int, split: Split, size: int, uncaptioned: float, clean_only: bool) -> Record:
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
     plan, backdrop = _sample(split, rng)
     text = caption(plan, split, rng)
     if rng.random() < uncaptioned:
         text = ""
     mix = str(rng.choice(list(COMPOSITION), p=list(COMPOSITION.values())))
+    mix = "clean" if clean_only else mix
     n_misalignments = 1 + int(rng.random() < 0.25) if mix in ("misalignment", "both") and text else 0
     n_artifacts = 1 + int(rng.random() < 0.35) if mix in ("artifact", "both") else 0
     row, misalignments = misalign(plan, arrange(plan, rng), n_misalignments, rng)

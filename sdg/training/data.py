@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Sampler
 
 from sdg.boxes import BoxOrder
-from sdg.readers.sdg30k import read_sdg30k
+from sdg.readers import read, recognise
 from sdg.records import features, load_records, to_row
 
 OBJECT_CHARACTERS = 90
 """Length of an answer object around its description."""
+_METADATA = "metadata.parquet"
+"""The table of an image folder, whose pictures stand beside it."""
+_ANNOTATIONS = (".json", ".jsonl", ".csv", ".parquet", ".tfrecord")
 
 
-def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder = "xyxy") -> Any:
+def load_training_rows(source: str | Path, split: str = "train", order: BoxOrder | None = None) -> Any:
     """Rows of records as a ``datasets.Dataset``; pictures stay encoded until they are used.
 
     Args:
-        source: a parquet file of records, a folder of them, or a snapshot of SDG-30K.
-        split: of an SDG-30K snapshot.
-        order: box order of an SDG-30K snapshot.
+        source: whatever :func:`sdg.readers.read` reads: this library's own records, a released layout, a Hub id.
+        split: of an SDG-30K snapshot; everything else is taken whole.
+        order: box order, where the layout does not declare it.
+
+    Raises:
+        ValueError: as :func:`sdg.readers.read`; nothing is skipped or mended on the way into training.
+        FileNotFoundError: for a missing picture.
     """
     import datasets
 
     root = Path(source)
-    if (root / "annotations").is_dir():
-        generator = {"root": str(root), "split": split, "order": order}
-        data = datasets.Dataset.from_generator(_sdg30k_rows, gen_kwargs=generator, features=features())
-    else:
+    layout = recognise(root) if root.exists() else None
+    parquet = [root] if root.is_file() else list(root.glob("*.parquet"))
+    if layout == "records" and parquet and all(f.suffix == ".parquet" and f.name != _METADATA for f in parquet):
         data = load_records(root)
+    else:
+        chosen = None if root.is_file() or layout not in (None, "sdg-30k") else split
+        rows = {"source": str(source), "split": chosen, "order": order, "stamp": _stamp(root)}
+        data = datasets.Dataset.from_generator(_rows, gen_kwargs=rows, features=features())
     return data.cast_column("image", datasets.Image(decode=False))
 
 
@@ -60,11 +68,21 @@ def hold_out(rows: Any, n: int) -> tuple[Any, Any]:
     return rows.select(train), rows.select(kept)
 
 
-def _sdg30k_rows(root: str, split: str, order: BoxOrder) -> Iterator[dict[str, Any]]:
-    stand_in = Image.new("RGB", (1, 1))
-    for record in read_sdg30k(root, split, order=order):
-        path = str(Path(root) / record.provenance["file"])
-        yield to_row(replace(record, image=stand_in)) | {"image": {"bytes": None, "path": path}}
+def _stamp(root: Path) -> str:
+    """Names, sizes and times of annotation files: ``datasets`` keeps rows by the arguments that made them, and rows of
+    files that were changed since are not to come back."""
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in _ANNOTATIONS)
+    return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _rows(source: str, split: str | None, order: BoxOrder | None, stamp: str) -> Iterator[dict[str, Any]]:
+    del stamp  # it only tells one state of the files from another
+    for record in read(source, split=split, order=order, images=False):
+        row = to_row(record, embed=False)
+        path = row["image"]["path"]
+        if row["image"]["bytes"] is None and not Path(path).is_file():
+            raise FileNotFoundError(f"{record.provenance}: the picture {path} is missing")
+        yield row
 
 
 def text_length(row: Mapping[str, Any]) -> int:

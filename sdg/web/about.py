@@ -31,6 +31,12 @@ for defect in answer["defects"]:
     print(defect["type"], defect["box"], defect["importance"], defect["reason"])
 ```
 
+Detectors are scored in the same way; `against=` compares with other predictions of the same pictures.
+```python
+report = page.predict(handle_file("predictions.jsonl"), handle_file("references.jsonl"), api_name="/evaluate")
+print(report["results"]["predictions"]["artifact/box_f1@0.5"])
+```
+
 ### Another model
 The page serves the checkpoint that `SDG_MODEL` names: an embedded one, a local folder, or an id on the Hugging Face
 Hub.

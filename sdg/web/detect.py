@@ -6,11 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any, Protocol
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from sdg.defects import DefectSet
@@ -20,6 +18,7 @@ from sdg.prompts import MAX_CAPTION
 from sdg.web import html
 from sdg.web.examples import Example
 from sdg.web.theme import fragment
+from sdg.web.uploads import upload
 
 log = logging.getLogger(__name__)
 
@@ -244,16 +243,11 @@ def _opened(picture: Any) -> Image.Image:
     """
     if not picture:
         raise ValueError("There is no picture yet: upload one or choose an example.")
-    path = picture.get("path") if isinstance(picture, dict) else None
-    if not isinstance(path, str):
-        raise ValueError("The picture must be sent as a file (with gradio_client: handle_file(path)).")
-    # The endpoint takes whatever path a program sends: only uploads may be read, never the server's own files.
-    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise ValueError("The picture must be uploaded; a path on the server is not read.")
+    path = upload(picture, "The picture").path
     try:
         return open_image(path)
     except ImageError as error:
-        raise ImageError(str(error).replace(path, Path(path).name)) from error
+        raise ImageError(str(error).replace(str(path), path.name)) from error
 
 
 def _sentence(error: Exception) -> str:

@@ -10,6 +10,7 @@ import gradio as gr
 from sdg.web import html
 from sdg.web.about import about_tab
 from sdg.web.detect import Detector, detect_tab
+from sdg.web.evaluate import evaluate_tab
 from sdg.web.examples import Example
 from sdg.web.served import Served, describe
 from sdg.web.theme import CSS, fragment, theme
@@ -40,6 +41,8 @@ def build_page(detector: Detector, examples: Sequence[Example] = (), served: Ser
         with gr.Tabs():
             with gr.Tab("Detect", id="detect"):
                 detect_tab(detector, examples)
+            with gr.Tab("Evaluate", id="evaluate"):
+                evaluate_tab()
             with gr.Tab("About", id="about"):
                 about_tab()
     page.queue(max_size=WAITING)
@@ -50,7 +53,7 @@ def launch_options() -> dict[str, Any]:
     """Keyword arguments for ``Blocks.launch``: looks, bounded uploads, and nothing that asks the network."""
     return {
         "theme": theme(),
-        "css_paths": [CSS],
+        "css_paths": list(CSS),
         "max_file_size": "30mb",
         "ssr_mode": False,
         "share": False,

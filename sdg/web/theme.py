@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-CSS = Path(__file__).with_name("page.css")
+CSS = tuple(Path(__file__).with_name(name) for name in ("page.css", "evaluate.css"))
 
 
 def fragment(value: str, elem_id: str, visible: bool = True) -> gr.HTML:
@@ -43,6 +43,10 @@ def theme() -> gr.themes.Base:
         block_border_color_dark="#2a313c",
         border_color_primary="#e0e4ea",
         border_color_primary_dark="#2a313c",
+        table_odd_background_fill="#f6f7f9",
+        table_odd_background_fill_dark="#1d222b",
+        table_even_background_fill="#f6f7f9",
+        table_even_background_fill_dark="#1d222b",
         block_radius="12px",
         container_radius="12px",
         block_shadow="none",

@@ -1,0 +1,125 @@
+"""What became of pictures, on the terminal and as overlays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from sdg.cli.shared import PICTURE_FILES, err, out, writable_picture
+from sdg.defects import DefectType
+
+if TYPE_CHECKING:
+    from sdg.jobs.run import Outcome, Picture
+
+COLOURS = {DefectType.ARTIFACT: "dark_orange", DefectType.MISALIGNMENT: "dodger_blue1"}
+FAILURES_SHOWN = 20
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """A table of the defects, or a line where there are none."""
+    name = Text(_printable(outcome.picture.name), style="bold")
+    found = outcome.found
+    if outcome.failure is not None:
+        out.print(name + Text(f": {_printable(outcome.failure)}", style="red not bold"), soft_wrap=True)
+        if outcome.error is None and found is not None and found.raw:
+            out.print(Text(f"  the model wrote: {found.raw[:300]!r}", style="dim"), soft_wrap=True)
+        return
+    if not found:
+        out.print(name + Text(": no defect found", style="green not bold"), soft_wrap=True)
+        return
+    table = Table(title=name, title_justify="left", expand=False)
+    for column in ("#", "type", "importance", "box"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what is wrong", ratio=1, overflow="fold")
+    for number, defect in enumerate(found.by_importance(), start=1):
+        table.add_row(
+            str(number),
+            Text(defect.type.value, style=COLOURS[defect.type]),
+            "not given" if defect.importance is None else f"{defect.importance} {defect.tier}",
+            ", ".join(map(str, defect.box)),
+            Text(_printable(defect.reason)),
+        )
+    out.print(table)
+
+
+class Failures:
+    """The pictures that failed: how many, and the first few by name, so that a long job needs no memory for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Note a picture that failed."""
+        self.count += 1
+        if len(self.first) < FAILURES_SHOWN:
+            self.first.append(_printable(f"{outcome.picture.name}: {outcome.failure}"))
+
+    def print(self, done: int) -> None:
+        """Name them on stderr, of so many pictures."""
+        err.print(Text(f"{self.count} of {done} pictures failed:"))
+        for line in self.first:
+            err.print(Text(f"  {line}"), soft_wrap=True)
+        if self.count > len(self.first):
+            err.print(Text(f"  and {self.count - len(self.first)} more"))
+
+
+class Overlays:
+    """Where drawn pictures go: one file for a single picture, else a folder.
+
+    Args:
+        place: what ``--overlay`` says.
+        single: whether there is but one picture.
+
+    Raises:
+        typer.BadParameter: for a place that cannot be written to.
+    """
+
+    def __init__(self, place: Path, single: bool) -> None:
+        self.place = place
+        self.folder = not (single and place.suffix.lower() in PICTURE_FILES and not place.is_dir())
+        self._taken: set[str] = set()
+        self._same: Counter[str] = Counter()
+        if not self.folder:
+            writable_picture(place)
+            return
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"--overlay {place} cannot be made a folder: {error}") from None
+
+    def target(self, picture: Picture) -> Path:
+        """The file of the next picture; pictures of the same name get numbers, in their order."""
+        if not self.folder:
+            return self.place
+        stem = name = Path(picture.name).stem or "picture"
+        while name in self._taken:
+            self._same[stem] += 1
+            name = f"{stem}-{self._same[stem] + 1}"
+        self._taken.add(name)
+        return self.place / f"{name}.png"
+
+
+def drawn(outcome: Outcome, target: Path) -> Outcome:
+    """Write the overlay; a picture whose answer could not be read gets none, for it would look clean."""
+    if outcome.failure is not None or outcome.image is None or outcome.found is None:
+        return outcome
+    from dataclasses import replace
+
+    from sdg.draw import overlay
+
+    try:
+        overlay(outcome.image, outcome.found).save(target)
+    except OSError as error:
+        return replace(outcome, error=f"{target} could not be written: {error}")
+    return outcome
+
+
+def _printable(text: str) -> str:
+    """File names need not be valid Unicode; terminals want it."""
+    return text.encode("utf-8", "backslashreplace").decode()

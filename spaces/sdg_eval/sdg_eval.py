@@ -1,0 +1,1 @@
+../../sdg/evaluation/evaluate_module.py
