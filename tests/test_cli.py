@@ -16,7 +16,7 @@ from sdg.defects import DefectSet
 @pytest.fixture
 def detector(monkeypatch):
     made = ScriptedDetector()
-    monkeypatch.setattr(shared, "load_detector", lambda model: made)
+    monkeypatch.setattr(shared, "load_detector", lambda *_, **__: made)
     return made
 
 

@@ -70,7 +70,7 @@ def test_files_the_world_and_the_sizes_can_be_named(checkpoint, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{checkpoint}", "{data}/nothing.parquet"], "no parquet file of records there"),
+        (["{checkpoint}", "{data}/nothing.parquet"], "no file or folder of that name"),
         (["{checkpoint}", "{data}/validation.parquet", "--n", "20"], "needs at least 10 right and 10 wrong"),
         (["no/such/place/at-all", "microworld"], "no such folder"),
         (["some/checkpoint", "microworld"], "is on the Hub, where nothing can be written"),

@@ -34,8 +34,9 @@ def detector(monkeypatch):
     made = ScriptedDetector()
     made.made_for, made.loaded = None, 0
 
-    def load(model):
+    def load(*arguments, **options):
         made.loaded += 1
+        made.asked = (*arguments, options)
         return made
 
     monkeypatch.setattr(shared, "load_detector", load)
@@ -320,7 +321,7 @@ class TestStops:
             "    def __call__(self, images, captions=None, *, batch_size=8):\n"
             "        if len(self.calls) == 2: os._exit(9)\n"
             "        return super().__call__(images, captions, batch_size=batch_size)\n"
-            "shared.load_detector = lambda model: Dying()\n"
+            "shared.load_detector = lambda *_, **__: Dying()\n"
             "cli.main()"
         )
         job = ["pics", "--caption", "clean", "--out", "r.jsonl", "--batch-size", "1"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -27,16 +28,22 @@ def calibrate(
     data: Annotated[
         str,
         typer.Argument(
-            help="Annotated pictures that the model was not trained on: parquet file or folder, or `microworld`.",
+            help="Annotated pictures that the model was not trained on, in a known layout (docs/data.md), or "
+            "`microworld`.",
             show_default=False,
         ),
     ],
     world: Annotated[
         str | None,
         typer.Option(
-            help="Pictures that it was trained on (parquet, or `microworld`); half of DATA unless given. Their "
+            help="Pictures that it was trained on (a data set, or `microworld`); half of DATA unless given. Their "
             "annotations are not read.",
         ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of DATA; all where it is left out.")] = None,
+    layout: Annotated[str | None, typer.Option(help="DATA's layout, where it is not recognised.")] = None,
+    order: Annotated[
+        shared.Order | None, typer.Option(help="Order of DATA's box coordinates, where its layout does not say.")
     ] = None,
     n: Annotated[int, typer.Option(min=20, help="At most so many pictures of DATA.")] = 1000,
     n_world: Annotated[int, typer.Option(min=20, help="At most so many pictures of the world.")] = WORLD_PICTURES,
@@ -64,7 +71,7 @@ def calibrate(
     Examples:
       sdg calibrate sdg-tiny microworld --world microworld --plot confidence.png
       sdg calibrate runs/mine data/validation --world data/train
-      sdg calibrate P1n3/sdg-detector-grpo data/validation --out calibration
+      sdg calibrate P1n3/sdg-detector-grpo SDG-30K --split validation --out calibration
     """
     for option, path in (("--plot", plot), ("--json", json_file)):
         if path is not None and not path.absolute().parent.is_dir():
@@ -73,7 +80,8 @@ def calibrate(
         shared.writable_picture(plot)
     target = _target(model, folder)
     try:
-        judged, written = _calibrated(model, data, world, n, n_world, false_alarms, target, batch_size)
+        records = _records(data, n, split, layout, None if order is None else order.value)
+        judged, written = _calibrated(model, data, records, world, n_world, false_alarms, target, batch_size)
         if plot is not None:
             from sdg.calibration.plot import plot_confidence
 
@@ -111,8 +119,8 @@ def _target(model: str, folder: Path | None) -> Path:
 def _calibrated(
     model: str,
     data: str,
+    records: Sequence[Any],
     world: str | None,
-    n: int,
     n_world: int,
     false_alarms: float,
     target: Path,
@@ -123,7 +131,6 @@ def _calibrated(
     from sdg.calibration.world import World
     from sdg.detector.observe import look_at, observe
 
-    records = _records(data, n)
     learnt = None if world is None else _pictures(world, n_world)
     detector = shared.load_detector(model)
     detector.trust = Trust()
@@ -150,23 +157,44 @@ def _calibrated(
     return judged, Trust(calibration, region).save(target)
 
 
-def _records(source: str, n: int) -> list[Any]:
-    """At most ``n`` annotated pictures: the one place that knows what DATA may be."""
+def _records(
+    source: str,
+    n: int,
+    split: str | None = None,
+    layout: str | None = None,
+    order: Literal["xyxy", "yxyx"] | None = None,
+) -> list[Any]:
+    """At most ``n`` annotated pictures; records with something wrong are left out, and counted on stderr."""
     if source == MICROWORLD:
         return list(_drawn("validation", DATA_SEED, n))
-    from datasets import disable_progress_bars
+    from sdg.readers import read
 
-    from sdg.records import from_row, load_records
-
-    disable_progress_bars()
-    rows = load_records(source)
-    return [from_row(rows[i]) for i in range(min(n, len(rows)))]
+    reading = read(source, layout, split=split, order=order, policy="skip")
+    records = list(islice(reading, n))
+    if reading.report.n_skipped:
+        err.print(Text("\n".join(reading.report.lines()), style="yellow"), soft_wrap=True)
+    if not records:
+        raise ValueError(f"{source} has no record that can be used")
+    return records
 
 
 def _pictures(source: str, n: int) -> Iterator[Any]:
-    """At most ``n`` pictures that the model was trained on."""
-    records = _drawn("train", WORLD_SEED, n) if source == MICROWORLD else _records(source, n)
-    return (record.image for record in records)
+    """At most ``n`` pictures that the model was trained on; those that cannot be opened are left out."""
+    if source == MICROWORLD:
+        return (record.image for record in _drawn("train", WORLD_SEED, n))
+    return islice(_opened(source), n)
+
+
+def _opened(source: str) -> Iterator[Any]:
+    from sdg.engines.images import ImageError, open_image
+    from sdg.jobs.pictures import from_data_set
+
+    for picture in from_data_set(source)[0]:
+        try:
+            if picture.error is None:
+                yield open_image(picture.source)
+        except (OSError, ImageError):
+            continue
 
 
 def _drawn(split: str, seed: int, n: int) -> Iterator[Any]:

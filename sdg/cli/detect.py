@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ import typer
 from rich.text import Text
 
 from sdg.cli import shared
-from sdg.cli.outcomes import Failures, Overlays, drawn, print_outcome
+from sdg.cli.outcomes import Failures, Overlays, Strangers, drawn, print_outcome
 from sdg.cli.progress import Advance
 from sdg.cli.shared import check_writable, err, out, refuse
 
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 STOPPED = 130
 """What shells report of a command that was stopped with Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which detector answers: the arguments of ``load_detector``, and what of them decides the answers."""
+
+    model: str
+    endpoint: str | None
+    prompt: str | None
+    options: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def detect(
@@ -48,7 +60,27 @@ def detect(
             dir_okay=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Embedded checkpoint, local folder or Hub id.")] = "sdg-tiny",
+    model: Annotated[
+        str, typer.Option(help="Embedded checkpoint, local folder or Hub id; with --endpoint, as the server names it.")
+    ] = "sdg-tiny",
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask the model behind this OpenAI-compatible API; a key is in SDG_API_KEY."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|TEXT",
+            help="The instruction: `zero-shot` for models that were not trained for this, another name, or a text with "
+            "{caption}; the checkpoint's own unless given.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests to --endpoint under way at a time.", show_default="8")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out defects that the model is less sure of (0..1).")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of tables.")] = False,
     out_file: Annotated[
         Path | None,
@@ -98,15 +130,17 @@ def detect(
       sdg detect --captions prompts.csv --out defects.jsonl
       sdg detect renders/ --captions prompts.txt --out defects.parquet
       sdg detect P1n3/SDG-30K --split test --out test.jsonl
+      sdg detect renders/ --endpoint http://localhost:8000/v1 --model qwen --prompt zero-shot
     """
+    asked = _asked(model, endpoint, prompt, concurrency, min_confidence)
     journal = _journal(out_file, overwrite, retry)
     try:
         _check_apart(images or [], journal, overlay)
         found, total = _pictures(images or [], caption, captions, split, layout)
         overlays = None if overlay is None else Overlays(overlay, total == 1)
-        kept = nullcontext() if journal is None else _results(journal, {"model": _named(model)}, overwrite, retry)
+        kept = nullcontext() if journal is None else _results(journal, asked.settings, overwrite, retry)
         with kept as results:
-            failed = _run(found, total, model, batch_size, results, overlays, as_json)
+            failed = _run(found, total, asked, batch_size, results, overlays, as_json)
         if out_file is not None and journal is not None and out_file != journal:
             from sdg.jobs.results import write_parquet
 
@@ -124,7 +158,7 @@ def detect(
 def _run(
     found: Iterable[Picture],
     total: int | None,
-    model: str,
+    asked: Asked,
     batch_size: int,
     results: Results | None,
     overlays: Overlays | None,
@@ -133,7 +167,7 @@ def _run(
     """Detect, show and keep; whether a picture failed, now or in a run before that is gone on with."""
     from sdg.jobs.run import detect_many
 
-    failures, there, targets = Failures(), [0, 0], deque[Path | None]()
+    failures, strangers, there, targets = Failures(), Strangers(), [0, 0], deque[Path | None]()
     # Tables are all the progress that one needs, and a bar would be torn by lines that pass on the same terminal.
     silent = out.is_terminal if as_json else results is None
     with Advance("pictures", total, shown=not silent) as progress:
@@ -152,17 +186,20 @@ def _run(
         pictures = waiting()
         first = next(pictures, None)  # a job that is done needs no model
         if first is not None:
-            detector = shared.load_detector(model)
-            _warn_of_its_world(detector, model)
+            detector = shared.load_detector(asked.model, asked.endpoint, asked.prompt, **asked.options)
+            _warn_of_its_world(detector, asked.model)
             progress.restart()
             for outcome in detect_many(detector, chain([first], pictures), batch_size):
                 target = targets.popleft()
                 _keep(outcome if target is None else drawn(outcome, target), target, results, failures, as_json)
+                strangers.add(outcome, told=total == 1 or not (as_json or results is not None))
                 progress.add(outcome.failure is not None)
     if progress.done + there[0] == 0:
         refuse("there is no picture to look at")
     if failures.count and progress.done > 1:
         failures.print(progress.done)
+    if strangers.count and progress.done > 1:
+        strangers.print(progress.done)
     if results is not None:
         _tell(results, progress.done, there)
     return failures.count + there[1] > 0
@@ -282,6 +319,28 @@ def _results(path: Path, settings: dict[str, Any], overwrite: bool, retry: bool)
 def _named(model: str) -> str:
     """The model as settings name it: a local folder wherever the command runs."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _asked(
+    model: str, endpoint: str | None, prompt: str | None, concurrency: int | None, min_confidence: float
+) -> Asked:
+    """The detector that the options name."""
+    if concurrency is not None and endpoint is None:
+        raise typer.BadParameter("--concurrency counts requests to --endpoint, which is not given")
+    if endpoint is not None and not {"@", "?"}.isdisjoint(endpoint):  # it is written beside the results
+        raise typer.BadParameter("--endpoint must not hold a user, a password or a query: a key goes into SDG_API_KEY")
+    if min_confidence and endpoint is not None:
+        raise typer.BadParameter("--min-confidence needs confidences, and answers of an --endpoint carry none")
+    given = {"concurrency": concurrency, "min_confidence": min_confidence}
+    decisive = {"endpoint": endpoint, "prompt": prompt, "min_confidence": min_confidence}
+    return Asked(
+        model,
+        endpoint,
+        prompt,
+        options={name: value for name, value in given.items() if value},
+        # A file that was written before there was a choice was written without it.
+        settings={"model": _named(model), **{name: value for name, value in decisive.items() if value}},
+    )
 
 
 def _warn_of_its_world(detector: Any, model: str) -> None:

@@ -29,11 +29,15 @@ def print_outcome(outcome: Outcome) -> None:
         if outcome.error is None and found is not None and found.raw:
             out.print(Text(f"  the model wrote: {found.raw[:300]!r}", style="dim"), soft_wrap=True)
         return
+    dropped = 0 if found is None else found.info.get("dropped_below_confidence", 0)
+    doubtful = f"{dropped} below --min-confidence left out" if dropped else ""
     if not found:
-        out.print(name + Text(": no defect found", style="green not bold"), soft_wrap=True)
+        clean = f": no defect found{f' ({doubtful})' if doubtful else ''}"
+        out.print(name + Text(clean, style="green not bold"), soft_wrap=True)
         return
     table = Table(title=name, title_justify="left", expand=False)
-    for column in ("#", "type", "importance", "box"):
+    sure = any(defect.confidence is not None for defect in found)
+    for column in ("#", "type", "importance", *(["confidence"] if sure else []), "box"):
         table.add_column(column, no_wrap=True)
     table.add_column("what is wrong", ratio=1, overflow="fold")
     for number, defect in enumerate(found.by_importance(), start=1):
@@ -41,10 +45,36 @@ def print_outcome(outcome: Outcome) -> None:
             str(number),
             Text(defect.type.value, style=COLOURS[defect.type]),
             "not given" if defect.importance is None else f"{defect.importance} {defect.tier}",
+            *(["-" if defect.confidence is None else f"{defect.confidence:.2f}"] if sure else []),
             ", ".join(map(str, defect.box)),
             Text(_printable(defect.reason)),
         )
     out.print(table)
+    if doubtful:
+        out.print(Text(f"  {doubtful}", style="dim"))
+
+
+class Strangers:
+    """The pictures that lie outside the model's world: how many of them there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, outcome: Outcome, told: bool) -> None:
+        """Note a picture that does; where it is told of, in a sentence on stderr."""
+        from sdg.calibration import outside_sentence
+
+        sentence = None if outcome.found is None else outside_sentence(outcome.found)
+        if sentence is None:
+            return
+        self.count += 1
+        if told:
+            err.print(Text(f"{_printable(outcome.picture.name)}: {sentence}", style="yellow"), soft_wrap=True)
+
+    def print(self, done: int) -> None:
+        """Sum up on stderr, of so many pictures."""
+        note = f"{self.count} of {done} pictures are unlike those that the model was trained on: do not rely on those"
+        err.print(Text(f"{note} answers (out_of_world in their info)", style="yellow"), soft_wrap=True)
 
 
 class Failures:

@@ -62,15 +62,16 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def load_detector(model: str) -> Any:
-    """The detector on a checkpoint; one that cannot be loaded ends the command with a sentence and exit code 2."""
+def load_detector(model: str, endpoint: str | None = None, prompt: str | None = None, **options: Any) -> Any:
+    """The detector on a checkpoint or behind a server, as :func:`sdg.detector.load_detector` takes them; one that
+    cannot be loaded ends the command with a sentence and exit code 2."""
     from transformers.utils import logging
 
-    from sdg.detector import SDGDetector
+    from sdg import detector
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        return SDGDetector.from_pretrained(model)
-    except (OSError, ValueError) as error:
+        return detector.load_detector(model, endpoint, prompt, **options)
+    except (OSError, ValueError, ImportError) as error:
         refuse(str(error))

@@ -16,6 +16,10 @@ Detector = Callable[..., list[DefectSet]]
 """Called as ``detector(images, captions, batch_size=n)``: one set a picture, in order."""
 
 
+REQUESTS_AHEAD = 4
+"""Pictures of a batch for each request that is under way at a time, so that the end of a batch idles few of them."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture to look at.
@@ -76,10 +80,17 @@ def detect_many(detector: Detector, pictures: Iterable[Picture], batch_size: int
     """One outcome a picture, in order, as they come; only a batch of pictures is in memory at a time.
 
     Args:
-        detector: what finds defects.
+        detector: what finds defects. Where its engine works on many requests at a time, a batch is at least
+            :data:`REQUESTS_AHEAD` times as many.
         pictures: read a batch at a time.
         batch_size: pictures that the detector answers at a time, 1 or more.
+
+    Raises:
+        EndpointError: for what would fail every picture; the outcomes before it were handed out.
     """
+    concurrency = getattr(getattr(detector, "engine", None), "concurrency", None)
+    if concurrency is not None:
+        batch_size = max(batch_size, REQUESTS_AHEAD * concurrency)
     waiting = iter(pictures)
     while batch := list(islice(waiting, batch_size)):
         yield from run_batch(detector, batch)
@@ -106,6 +117,9 @@ def _opened(picture: Picture) -> Outcome:
 
 def _answered(outcome: Outcome, answer: DefectSet | Exception) -> Outcome:
     if isinstance(answer, DefectSet):
+        unanswered = answer.info.get("error")  # a request that failed: a line with an error, which --retry repeats
+        if unanswered is not None:
+            return Outcome(outcome.picture, outcome.image, error=unanswered)
         return Outcome(outcome.picture, outcome.image, answer)
     return Outcome(outcome.picture, outcome.image, error=f"{type(answer).__name__}: {answer}")
 
@@ -118,6 +132,10 @@ def _answers(detector: Detector, asked: Sequence[tuple[Any, str | None]]) -> lis
         images, captions = [image for image, _ in asked], [caption for _, caption in asked]
         return list(detector(images, captions, batch_size=len(asked)))
     except Exception as error:  # a model, a driver or a server: anything may be raised
+        from sdg.engines.base import EndpointError
+
+        if isinstance(error, EndpointError):
+            raise
         if len(asked) == 1:
             return [error]
     return [answer for one in asked for answer in _answers(detector, [one])]

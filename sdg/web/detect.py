@@ -22,9 +22,6 @@ from sdg.web.uploads import upload
 
 log = logging.getLogger(__name__)
 
-DETECTOR_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "detector"}
-"""The tab and the API take turns on one model."""
-
 REFRESH = 0.1
 """Seconds between two updates of the streaming text: more often only costs the browser."""
 
@@ -132,7 +129,7 @@ def detect_tab(detector: Detector, examples: Sequence[Example]) -> None:
         preprocess=False,
         show_progress="hidden",
         api_visibility="private",
-        **DETECTOR_QUEUE,
+        **queue_of(detector),
     )
     if examples:
 
@@ -141,7 +138,12 @@ def detect_tab(detector: Detector, examples: Sequence[Example]) -> None:
             return str(example.path), example.caption
 
         gallery.select(choose, None, [picture, caption], api_visibility="private", show_progress="hidden")
-    gr.api(_endpoint(detector), api_name="detect", **DETECTOR_QUEUE)
+    gr.api(_endpoint(detector), api_name="detect", **queue_of(detector))
+
+
+def queue_of(detector: Detector) -> dict[str, Any]:
+    """How visitors wait: the tab and the API take turns on a model; one that works on many at a time takes as many."""
+    return {"concurrency_limit": getattr(detector.engine, "concurrency", 1), "concurrency_id": "detector"}
 
 
 IDLE = ("Ready", "Choose a picture, write the caption that it was made from, and press Find defects.")
