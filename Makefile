@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := app,train,quant,constrain,endpoint,dev
+EXTRAS := app,train,quant,constrain,endpoint,ray,dev
 PACKAGING := pyproject.toml constraints.txt
 
 .PHONY: help install app test lint format bench clean

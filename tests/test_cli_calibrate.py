@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 from sure_engine import SureEngine, scene
 from typer.testing import CliRunner
 
@@ -100,3 +101,22 @@ def test_the_microworld_needs_no_file():
     assert clean.image.tobytes() == again.image.tobytes()
     assert (clean.split, hurt.split) == ("validation", "validation")
     assert len(list(calibrate._pictures("microworld", 3))) == 3
+
+
+def test_annotated_pictures_come_in_any_layout(tmp_path, capsys):
+    calibrate = importlib.import_module("sdg.cli.calibrate")
+    rows = [
+        {"image": f"{n}.png", "caption": f"picture {n}", "id": str(n), "split": split, "order": "xyxy", "defects": []}
+        for n, split in enumerate(("train", "validation", "validation", "validation"))
+    ]
+    for n in (0, 1, 3):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{n}.png")
+    data = tmp_path / "records.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [record.id for record in calibrate._records(str(data), 9, "validation")] == ["1", "3"]
+    assert "1 left out" in capsys.readouterr().err
+    assert [record.id for record in calibrate._records(str(data), 1, "validation")] == ["1"]
+    assert [picture.size for picture in calibrate._pictures(str(data), 2)] == [(16, 16)] * 2
+    assert len(list(calibrate._pictures(str(data), 9))) == 3
+    with pytest.raises(ValueError, match="no record of split='test'"):
+        calibrate._records(str(data), 9, "test")

@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from naughty_server import NaughtyServer, error, said, text_of
 from PIL import Image
 from pyarrow import parquet
-from scripted_detector import ScriptedDetector
+from scripted_detector import ANSWERS, ScriptedDetector
 from typer.testing import CliRunner
 
 import sdg
 from sdg import cli
 from sdg.cli import progress, shared
+from sdg.defects import Defect, DefectSet
 from sdg.evaluation import files
 
 NAMES = ["a.png", "b.png", "c.png"]
+LOAD = shared.load_detector
+URL = "http://localhost:8000/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +119,14 @@ class TestSources:
             (["no/such", "--out", "r.jsonl"], "no/such is no file or folder here, and could not be fetched"),
             (["pics", "--overwrite"], "--out, which is not given"),
             (["pics", "--retry"], "--out, which is not given"),
+            (["pics", "--concurrency", "4"], "--endpoint, which is not given"),
+            (["pics", "--endpoint", "http://me:key@host/v1", "--out", "r.jsonl"], "a key goes into SDG_API_KEY"),
+            (
+                ["pics", "--endpoint", "http://host/v1", "--min-confidence", "0.5"],
+                "answers of an --endpoint carry none",
+            ),
+            (["pics", "--workers", "4"], "--ray, which is not given"),
+            (["pics", "--ray", "--overlay", "marked"], "they stay with the workers"),
         ],
     )
     def test_wrong_usage(self, detector, arguments, said):
@@ -290,6 +302,107 @@ class TestResults:
         monkeypatch.setattr(progress, "LOG_SECONDS", 0)
         said = run("pics", "--caption", "broken", "--out", "r.jsonl").stderr
         assert "2 of 3 pictures, 2 failed, " in said
+
+
+class TestDetectors:
+    @pytest.mark.parametrize(
+        ("arguments", "asked"),
+        [
+            ([], ("sdg-tiny", None, None, {})),
+            (["--min-confidence", "0.5"], ("sdg-tiny", None, None, {"min_confidence": 0.5})),
+            (["--endpoint", URL, "--model", "m"], ("m", URL, None, {"concurrency": 8})),
+            (
+                ["--endpoint", URL, "--model", "m", "--prompt", "zero-shot", "--concurrency", "2"],
+                ("m", URL, "zero-shot", {"concurrency": 2}),
+            ),
+        ],
+    )
+    def test_options_reach_the_detector(self, detector, arguments, asked):
+        assert run("pics", "--caption", "clean", *arguments).exit_code == 0
+        assert detector.asked == asked
+
+    @pytest.mark.parametrize("changed", [["--endpoint", URL], ["--prompt", "zero-shot"], ["--min-confidence", "0.5"]])
+    def test_what_changes_answers_is_not_gone_on_with(self, changed):
+        job = ["pics", "--caption", "clean", "--out", "r.jsonl"]
+        assert run(*job).exit_code == 0
+        result = run(*job, *changed)
+        assert result.exit_code == 2
+        assert f"begun with other settings ({changed[0][2:].replace('-', '_')} None, now " in result.output
+        assert run(*job, "--batch-size", "3").exit_code == 0
+
+    def test_confidence_is_shown_where_there_is_one(self, detector, monkeypatch):
+        found = Defect((1, 2, 3, 4), "artifact", "bent", 50, confidence=0.873)
+        answers = {
+            "both": DefectSet((found, Defect((5, 6, 7, 8), "artifact", "torn", 40))),
+            "none": DefectSet(info={"dropped_below_confidence": 2}),
+            "one": DefectSet((found,), info={"dropped_below_confidence": 1}),
+        }
+        monkeypatch.setattr(detector, "_answer", answers.__getitem__)
+        both = run("pics/a.png", "--caption", "both").stdout
+        assert "confidence" in both
+        assert "0.87" in both
+        assert "no defect found (2 below --min-confidence left out)" in run("pics/a.png", "--caption", "none").stdout
+        assert "1 below --min-confidence left out" in run("pics/a.png", "--caption", "one").stdout
+        answers["unsure"] = DefectSet((Defect((1, 2, 3, 4), "artifact", "bent", 50),))
+        assert "confidence" not in run("pics/a.png", "--caption", "unsure").stdout
+
+    def test_pictures_outside_the_world_are_told_of(self, detector, monkeypatch):
+        outside = {"out_of_world": {"outside": True, "score": 9.0, "threshold": 3.0}}
+        inside = {"out_of_world": {"outside": False, "score": 1.0, "threshold": 3.0}}
+        monkeypatch.setattr(detector, "_answer", lambda caption: DefectSet(info=inside if caption else outside))
+        sentence = "pics/a.png: This picture is unlike those that the model was trained on (distance 9.0; 3.0 is"
+        for options in ([], ["--json"], ["--out", "r.jsonl"]):
+            assert sentence in run("pics/a.png", *options).stderr
+        assert "unlike" not in run("pics/a.png", "--caption", "x").stderr
+        table({"image": "pics/a.png"}, {"image": "pics/b.png", "caption": "x"}, {"image": "pics/c.png"})
+        said = run("--captions", "t.jsonl").stderr
+        assert said.count("This picture is unlike") == 2
+        assert "2 of 3 pictures are unlike those" in said
+        said = run("--captions", "t.jsonl", "--out", "many.jsonl").stderr
+        assert "This picture" not in said
+        assert "2 of 3 pictures are unlike those" in said
+
+    def test_a_server_from_end_to_end(self, monkeypatch):
+        """A request that fails is a line that --retry asks again; a key that is refused ends the run."""
+        monkeypatch.setattr(shared, "load_detector", LOAD)
+        monkeypatch.setenv("SDG_API_KEY", "secret-key")
+        for name, caption in zip(NAMES, ("first", "second", "third"), strict=True):
+            Path("pics", name).with_suffix(".txt").write_text(caption)
+        refused: dict[str, int] = {"second": 400}
+
+        def reply(request, _):
+            caption = text_of(request)
+            return error(refused[caption], "no secret-key") if caption in refused else said(ANSWERS["clean"])
+
+        with NaughtyServer(reply).running() as server:
+            job = ["pics", "--endpoint", server.url, "--model", "m", "--prompt", "{caption}", "--out", "r.jsonl"]
+            result = run(*job)
+            assert (result.exit_code, ["error" in line for line in lines()]) == (1, [False, True, False])
+            assert "answered 400: no ***" in lines()[1]["error"]
+            assert "defects" not in lines()[1]
+            assert len(server.requests) == 3
+            refused.clear()
+            assert run(*job, "--retry").exit_code == 0
+            assert (len(server.requests), ["error" in line for line in lines()]) == (4, [False] * 3)
+            refused |= dict.fromkeys(("first", "second", "third"), 401)
+            result = run(*job, "--overwrite")
+            assert (result.exit_code, lines()) == (2, [])
+            assert "refuses its key for 'm'" in result.stderr
+            assert "set SDG_API_KEY in the environment" in result.stderr
+        result = run(*job)
+        assert result.exit_code == 2
+        assert "start the server, or correct base_url" in result.stderr
+        assert "secret-key" not in Path("r.jsonl.settings.json").read_text() + result.output
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [(["--prompt", "no slot"], "is neither a name"), (["--model", "no/such/folder"], "no such folder")],
+    )
+    def test_a_detector_that_cannot_be_made_is_said_in_a_sentence(self, monkeypatch, arguments, said):
+        monkeypatch.setattr(shared, "load_detector", LOAD)
+        result = run("pics", *arguments)
+        assert result.exit_code == 2
+        assert said in result.stderr
 
 
 class TestStops:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -7,6 +8,7 @@ from pyarrow import parquet
 from scripted_detector import ScriptedDetector
 
 from sdg.defects import DefectSet
+from sdg.engines.base import EndpointError
 from sdg.jobs import pictures, results
 from sdg.jobs.results import Results, ResumeError, write_parquet
 from sdg.jobs.run import Outcome, Picture, detect_many
@@ -106,6 +108,35 @@ class TestRun:
         assert [o.picture.name for o in found] == ["a.png", "bad.png", "b.png", "gone", "c.png"]
         assert [o.failure is None for o in found] == [True, False, False, False, False]
         assert [o.error for o in found][2:] == ["RuntimeError: secret/path: out of memory", "record 3: no image", None]
+
+    def test_a_server_that_no_picture_gets_through_to_ends_the_run(self):
+        class Refused(ScriptedDetector):
+            def __call__(self, images, captions=None, *, batch_size=8):
+                if len(self.calls) == 1:
+                    raise EndpointError("http://localhost/v1 refuses its key")
+                return super().__call__(images, captions, batch_size=batch_size)
+
+        stream = detect_many(Refused(), [Picture(name, name, "clean") for name in ("a.png", "b.png", "c.png")], 2)
+        assert [next(stream).failure, next(stream).failure] == [None, None]
+        with pytest.raises(EndpointError, match="refuses its key"):
+            next(stream)
+
+    def test_a_request_that_failed_is_an_error_and_a_bad_answer_is_not(self):
+        class Failing(ScriptedDetector):
+            def _answer(self, caption):
+                info = {"error": "500"} if caption == "down" else {}
+                return DefectSet(parse_error="500", info=info)
+
+        down, bad = detect_many(Failing(), [Picture("a.png", "a.png", "down"), Picture("b.png", "b.png", "bad")])
+        assert (down.error, down.found, down.to_line()["error"]) == ("500", None, "500")
+        assert (bad.error, bad.to_line()["parse_error"]) == (None, "500")
+
+    @pytest.mark.parametrize(("concurrency", "calls"), [(None, [2, 1]), (1, [3]), (8, [3])])
+    def test_a_server_gets_more_than_a_batch(self, concurrency, calls):
+        detector = ScriptedDetector()
+        detector.engine = SimpleNamespace(name="m", concurrency=concurrency)
+        list(detect_many(detector, [Picture(n, n, "clean") for n in ("a.png", "b.png", "c.png")], 2))
+        assert detector.calls == calls
 
     def test_only_a_batch_of_pictures_is_taken_at_a_time(self):
         taken = []

@@ -1,7 +1,10 @@
 import json
+import os
 import re
+import runpy
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -10,12 +13,14 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from scripted_detector import ANSWERS, ScriptedDetector
 
+import sdg
 from sdg.defects import Defect, DefectSet
 from sdg.web import build_page, html, launch_options, microworld_examples
 from sdg.web.detect import show, so_far, watch
 from sdg.web.served import FULL_MODEL, describe
 from sdg.web.theme import CSS, theme
 
+ROOT = Path(sdg.__file__).parents[1]
 ONE = DefectSet((Defect((1, 2, 3, 4), "artifact", "a bent <i>wheel</i>", 55),))
 TWO = DefectSet((Defect((1, 2, 3, 4), "artifact", "", 10), Defect((5, 6, 7, 8), "misalignment", "blue, not red", None)))
 UNREAD = DefectSet(parse_error="no list", raw="<b>sorry</b>")
@@ -140,6 +145,50 @@ def test_examples_are_made_outside_the_working_folder(tmp_path, monkeypatch):
     assert [Image.open(e.path).size for e in examples] == [(128, 128)] * 4
     assert all(e.caption for e in examples)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("engine", "at_a_time"), [({}, 1), ({"concurrency": 8}, 8)])
+def test_visitors_share_a_model_as_far_as_it_shares_itself(engine, at_a_time):
+    detector = ScriptedDetector()
+    detector.engine = SimpleNamespace(name="m", **engine)
+    page = build_page(detector)
+    limits = {f.concurrency_limit for f in page.fns.values() if f.concurrency_id == "detector"}
+    assert limits == {at_a_time}
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "offline"),
+    [
+        ({}, ("sdg-tiny", None, None), True),
+        ({"SDG_MODEL": "owner/name", "SDG_PROMPT": "zero-shot"}, ("owner/name", None, "zero-shot"), False),
+        ({"SDG_MODEL": "m", "SDG_ENDPOINT": "http://host/v1"}, ("m", "http://host/v1", None), False),
+        ({"SDG_MODEL": ".", "SDG_ENDPOINT": "http://host/v1"}, (".", "http://host/v1", None), False),
+        ({"SDG_ENDPOINT": "http://host/v1"}, "Set SDG_MODEL to the name", False),
+        ({"SDG_MODEL": "gone"}, "SDG_MODEL=gone cannot be served: nothing there", False),
+    ],
+)
+def test_the_app_serves_what_the_environment_names(monkeypatch, environment, asked, offline):
+    for name in ("SDG_MODEL", "SDG_ENDPOINT", "SDG_PROMPT", "HF_HUB_OFFLINE", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "")  # remembered, so that what the app sets is taken back
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    calls = []
+
+    def load(*arguments):
+        calls.append(arguments)
+        if arguments[0] == "gone":
+            raise OSError("nothing there")
+        return ScriptedDetector()
+
+    monkeypatch.setattr("sdg.detector.load_detector", load)
+    if isinstance(asked, str):
+        with pytest.raises(SystemExit, match=asked):
+            runpy.run_path(str(ROOT / "app.py"))
+    else:
+        assert "demo" in runpy.run_path(str(ROOT / "app.py"))
+        assert calls == [asked]
+    assert (os.environ.get("HF_HUB_OFFLINE") == "1") is offline
 
 
 def test_looks_ask_nothing_of_the_network():

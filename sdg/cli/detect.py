@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,9 @@ from sdg.cli.shared import check_writable, err, out, refuse
 if TYPE_CHECKING:
     from sdg.jobs.results import Results
     from sdg.jobs.run import Outcome, Picture
+
+CONCURRENCY = 8
+"""Requests to an endpoint that are under way at a time, where nobody says how many."""
 
 STOPPED = 130
 """What shells report of a command that was stopped with Ctrl-C."""
@@ -76,7 +80,8 @@ def detect(
         ),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests to --endpoint under way at a time.", show_default="8")
+        int | None,
+        typer.Option(min=1, help="Requests to --endpoint under way at a time.", show_default=str(CONCURRENCY)),
     ] = None,
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out defects that the model is less sure of (0..1).")
@@ -103,6 +108,13 @@ def detect(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that the model answers at a time.")] = 8,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="Hand the pictures out to the workers of a Ray cluster (docs/detect-many.md).")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --ray: at most so many workers.", show_default="all that fit"),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")] = None,
     layout: Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")] = None,
 ) -> None:
@@ -133,6 +145,11 @@ def detect(
       sdg detect renders/ --endpoint http://localhost:8000/v1 --model qwen --prompt zero-shot
     """
     asked = _asked(model, endpoint, prompt, concurrency, min_confidence)
+    if workers is not None and not on_ray:
+        raise typer.BadParameter("--workers are those of --ray, which is not given")
+    if overlay is not None and on_ray:
+        raise typer.BadParameter("--overlay needs the pictures here, and with --ray they stay with the workers")
+    outcomes = partial(_on_ray, asked, batch_size, workers) if on_ray else partial(_here, asked, batch_size)
     journal = _journal(out_file, overwrite, retry)
     try:
         _check_apart(images or [], journal, overlay)
@@ -140,7 +157,7 @@ def detect(
         overlays = None if overlay is None else Overlays(overlay, total == 1)
         kept = nullcontext() if journal is None else _results(journal, asked.settings, overwrite, retry)
         with kept as results:
-            failed = _run(found, total, asked, batch_size, results, overlays, as_json)
+            failed = _run(found, total, outcomes, results, overlays, as_json)
         if out_file is not None and journal is not None and out_file != journal:
             from sdg.jobs.results import write_parquet
 
@@ -158,15 +175,12 @@ def detect(
 def _run(
     found: Iterable[Picture],
     total: int | None,
-    asked: Asked,
-    batch_size: int,
+    outcomes: Callable[[Iterable[Picture], Callable[[], None]], Iterator[Outcome]],
     results: Results | None,
     overlays: Overlays | None,
     as_json: bool,
 ) -> bool:
     """Detect, show and keep; whether a picture failed, now or in a run before that is gone on with."""
-    from sdg.jobs.run import detect_many
-
     failures, strangers, there, targets = Failures(), Strangers(), [0, 0], deque[Path | None]()
     # Tables are all the progress that one needs, and a bar would be torn by lines that pass on the same terminal.
     silent = out.is_terminal if as_json else results is None
@@ -186,10 +200,7 @@ def _run(
         pictures = waiting()
         first = next(pictures, None)  # a job that is done needs no model
         if first is not None:
-            detector = shared.load_detector(asked.model, asked.endpoint, asked.prompt, **asked.options)
-            _warn_of_its_world(detector, asked.model)
-            progress.restart()
-            for outcome in detect_many(detector, chain([first], pictures), batch_size):
+            for outcome in outcomes(chain([first], pictures), progress.restart):
                 target = targets.popleft()
                 _keep(outcome if target is None else drawn(outcome, target), target, results, failures, as_json)
                 strangers.add(outcome, told=total == 1 or not (as_json or results is not None))
@@ -203,6 +214,40 @@ def _run(
     if results is not None:
         _tell(results, progress.done, there)
     return failures.count + there[1] > 0
+
+
+def _here(asked: Asked, batch_size: int, pictures: Iterable[Picture], ready: Callable[[], None]) -> Iterator[Outcome]:
+    """The outcomes of a detector in this process, or behind the endpoint."""
+    from sdg.jobs.run import detect_many
+
+    detector = shared.load_detector(asked.model, asked.endpoint, asked.prompt, **asked.options)
+    _warn_of_its_world(detector.made_for, asked.model)
+    ready()
+    yield from detect_many(detector, pictures, batch_size)
+
+
+def _on_ray(
+    asked: Asked, batch_size: int, workers: int | None, pictures: Iterable[Picture], ready: Callable[[], None]
+) -> Iterator[Outcome]:
+    """The outcomes of detectors in the workers of a Ray cluster."""
+    from sdg.detector import load_detector
+    from sdg.jobs.run import REQUESTS_AHEAD
+
+    try:
+        from sdg.jobs.ray import detect_on_ray
+    except ImportError as error:
+        refuse(str(error))
+    gpus = None
+    if asked.endpoint is not None:
+        gpus, batch_size = 0, max(batch_size, REQUESTS_AHEAD * asked.options["concurrency"])
+    ready()
+    load = partial(load_detector, asked.model, asked.endpoint, asked.prompt, **asked.options)
+    warned = False
+    for outcome in detect_on_ray(load, pictures, batch_size, workers, gpus):
+        if outcome.found is not None and not warned:
+            _warn_of_its_world(outcome.found.info.get("made_for"), asked.model)
+            warned = True
+        yield outcome
 
 
 def _keep(outcome: Outcome, target: Path | None, results: Results | None, failures: Failures, as_json: bool) -> None:
@@ -331,6 +376,8 @@ def _asked(
         raise typer.BadParameter("--endpoint must not hold a user, a password or a query: a key goes into SDG_API_KEY")
     if min_confidence and endpoint is not None:
         raise typer.BadParameter("--min-confidence needs confidences, and answers of an --endpoint carry none")
+    if endpoint is not None:
+        concurrency = concurrency or CONCURRENCY
     given = {"concurrency": concurrency, "min_confidence": min_confidence}
     decisive = {"endpoint": endpoint, "prompt": prompt, "min_confidence": min_confidence}
     return Asked(
@@ -343,9 +390,9 @@ def _asked(
     )
 
 
-def _warn_of_its_world(detector: Any, model: str) -> None:
-    if detector.made_for is not None:
+def _warn_of_its_world(made_for: str | None, model: str) -> None:
+    if made_for is not None:
         from sdg.detector import FULL_MODEL
 
-        note = f"{model} was made for {detector.made_for} only: what it says about other pictures means nothing"
+        note = f"{model} was made for {made_for} only: what it says about other pictures means nothing"
         err.print(Text(f"{note} (--model {FULL_MODEL} is made for those)", style="yellow"), soft_wrap=True)
