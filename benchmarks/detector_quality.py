@@ -15,14 +15,17 @@ import math
 import subprocess
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from sdg import DefectSet, SDGDetector, SDGEval, microworld
 from sdg.matching import match
 from sdg.records import Record
+from sdg.training.degrade import degrade
 
 SEED = 20_000
 ROWS = (
@@ -55,12 +58,19 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--grey", type=int, default=200, help="pictures of the grey control")
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--answer_only", action="store_true", help="without think texts")
+    parser.add_argument(
+        "--degraded", action="store_true", help="the same pictures blurred, noised, compressed, rescaled"
+    )
     parser.add_argument("--embedder", default="auto", help="sentence embedder of DescCos, 'none' for none")
     parser.add_argument("--out", type=Path, help="folder for quality.json; its curve.jsonl is printed")
     args = parser.parse_args()
 
-    detector = SDGDetector.from_pretrained(args.model)
+    detector = SDGDetector.from_pretrained(args.model, answer_only=args.answer_only)
     records = list(microworld.generate(args.n, SEED, "test"))
+    if args.degraded:
+        rng = np.random.default_rng(SEED)
+        records = [replace(r, image=degrade(r.image, rng)) for r in records]
     captions, references = [r.caption for r in records], [r.defects for r in records]
     began = time.perf_counter()
     answers = detector.iter([r.image for r in records], captions, batch_size=args.batch_size)

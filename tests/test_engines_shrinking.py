@@ -75,3 +75,20 @@ def test_attention_of_one_query_is_the_fused_kernels(groups, masked):
     got, weights = decode_attention(None, query, key, value, mask)
     assert weights is None
     torch.testing.assert_close(got, expected)
+
+
+def test_an_answer_without_a_think_text_is_read_and_shorter(detector, records):
+    quick = SDGDetector.from_pretrained("sdg-tiny", dtype="float32", answer_only=True)
+    images, captions = [r.image for r in records], [r.caption for r in records]
+    answers = quick(images, captions, batch_size=12)
+    assert all(a.raw.startswith("<think></think>\n<answer>") for a in answers)
+    assert all(a.parse_error is None for a in answers)
+    assert sum(a.info["new_tokens"] for a in answers) < sum(a.info["new_tokens"] for a in detector(images, captions))
+    assert {d.confidence for a in answers for d in a} <= {None}
+    assert "".join(quick.stream(images[0], captions[0])) == answers[0].raw
+
+
+def test_answer_only_and_constrained_exclude_each_other():
+    model, processor = build()
+    with pytest.raises(ValueError, match="answer_only=True"):
+        engine_module.TransformersEngine(model, processor, constrained=True, answer_only=True)

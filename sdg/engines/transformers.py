@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria, TextIteratorStreamer
 
+from sdg.calibration.evidence import Evidence
 from sdg.engines.base import MAX_NEW_TOKENS, Generation
 from sdg.engines.checkpoints import HubOptions, load
 from sdg.engines.constrained import Constraint
@@ -20,6 +22,9 @@ from sdg.engines.evidence import Notes
 from sdg.engines.shrinking import shrinking
 
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+NO_THOUGHT = "<think></think>\n<answer>"
+"""How an answer begins that is not thought about first."""
 
 
 class TransformersEngine:
@@ -31,6 +36,7 @@ class TransformersEngine:
         max_new_tokens: longest answer, in tokens.
         constrained: let the model write nothing but a valid answer (needs xgrammar).
         name: how results name the model.
+        answer_only: begin the answer for the model, behind an empty think block: quicker, less often right.
     """
 
     def __init__(
@@ -41,7 +47,11 @@ class TransformersEngine:
         max_new_tokens: int = MAX_NEW_TOKENS,
         constrained: bool = False,
         name: str | None = None,
+        answer_only: bool = False,
     ):
+        if answer_only and constrained:
+            raise ValueError("answer_only=True leaves out what constrained=True asks for: choose one")
+        self.begun = NO_THOUGHT if answer_only else ""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
         self.model = model
@@ -68,6 +78,7 @@ class TransformersEngine:
         hub: HubOptions | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         constrained: bool = False,
+        answer_only: bool = False,
         **options: Any,
     ) -> TransformersEngine:
         """An engine on a checkpoint.
@@ -77,6 +88,7 @@ class TransformersEngine:
             hub: how files are found.
             max_new_tokens: longest answer, in tokens.
             constrained: as in the class.
+            answer_only: as in the class.
             **options: ``device_map``, ``dtype``, ``quantization_config`` and ``adapter`` of
                 :func:`~sdg.engines.checkpoints.load`.
 
@@ -91,6 +103,7 @@ class TransformersEngine:
             max_new_tokens=max_new_tokens,
             constrained=constrained,
             name=name or os.fspath(name_or_path),
+            answer_only=answer_only,
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -114,7 +127,8 @@ class TransformersEngine:
                 prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
             content = [{"type": "image"}, {"type": "text", "text": prompt}]
             turn = [{"role": "user", "content": content}]
-            texts.append(self.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+            chat = self.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+            texts.append(chat + self.begun)
         batch = self.processor(
             text=texts,
             images=[[image] for image in images],
@@ -162,12 +176,12 @@ class TransformersEngine:
         seconds = (time.perf_counter() - started) / len(images)
         return [
             Generation(
-                text=texts[row],
+                text=self.begun + texts[row],
                 prompt_tokens=lengths[row],
                 new_tokens=len(ids),
                 seconds=seconds,
                 finished=ended and not cut[row],
-                evidence=notes.evidence(row, ids, texts[row]),
+                evidence=self._evidence(notes, row, ids, texts[row]),
             )
             for row, (ids, ended) in enumerate(answers)
         ]
@@ -178,6 +192,8 @@ class TransformersEngine:
         inputs = self.inputs([image], [prompt])
         pieces = _Pieces(self.processor.tokenizer, self._ends)
         stop, failures, text = threading.Event(), [], ""
+        if self.begun:
+            yield self.begun
         rules = self._constraint.processors(self.max_new_tokens) if self._constraint else ()
         notes = Notes(self.model, self.processor.tokenizer, 1)
         written: list[int] = []
@@ -204,8 +220,15 @@ class TransformersEngine:
             raise failures[0]
         finished = pieces.ended and not (rules and rules[1].cut[0])
         seconds = time.perf_counter() - started
-        evidence = notes.evidence(0, written, text)
-        return Generation(text, inputs["input_ids"].shape[1], pieces.count, seconds, finished, evidence=evidence)
+        evidence = self._evidence(notes, 0, written, text)
+        return Generation(
+            self.begun + text, inputs["input_ids"].shape[1], pieces.count, seconds, finished, evidence=evidence
+        )
+
+    def _evidence(self, notes: Notes, row: int, ids: list[int], text: str) -> Evidence:
+        """What is known of an answer; how sure it is without a think text was not calibrated."""
+        evidence = notes.evidence(row, ids, text)
+        return replace(evidence, token_ends=None) if self.begun else evidence
 
     def picture_features(self, images: Sequence[Image.Image]) -> list[tuple[float, ...] | None]:
         """What the vision tower makes of pictures, as :class:`~sdg.calibration.evidence.Evidence` holds it.
