@@ -1,4 +1,7 @@
-"""The commands of docs/detect-many.md run as they stand, one after another, in an empty folder."""
+"""The commands of docs/detect-many.md run as they stand, one after another, in an empty folder.
+
+Those marked ``sh`` need a server or a cluster: only their options are checked.
+"""
 
 import json
 import os
@@ -14,7 +17,8 @@ import sdg
 
 ROOT = Path(sdg.__file__).parents[1]
 PAGE = (ROOT / "docs" / "detect-many.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+ALL = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+BLOCKS = [block for block in ALL if block[0] != "sh"]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,17 @@ def test_the_table_of_fields_is_that_of_a_line():
     line = Outcome(Picture("p", id="1", generator="x"), found=DefectSet(), error="no").to_line()
     told = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in PAGE.splitlines() if row.startswith("| `")))
     assert set(told) == set(line)
+
+
+def test_the_options_of_what_does_not_run_here_exist():
+    from typer.main import get_command
+
+    from sdg.cli import app
+
+    known = {o for p in get_command(app).commands["detect"].params for o in p.opts}
+    told = set(re.findall(r"--[a-z-]+", " ".join(code for language, code in ALL if language == "sh")))
+    assert told <= known
+    assert "--ray" in told
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Ray starts and stops the workers, holds back what they cannot take yet, and repe
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -51,9 +52,11 @@ def detect_on_ray(
     own = not ray.is_initialized()
     if own:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        blocks = [ray.put(block) for block in _blocks(pictures, batch_size)]
+        blocks: list[Any] = [ray.put(block) for block in _blocks(pictures, batch_size)]
         if not blocks:
             return
         if gpus is None:
@@ -85,7 +88,8 @@ class Worker:
     """An actor of Ray's: a detector, made with the first batch."""
 
     def __init__(self, load: Callable[[], Detector], folder: str) -> None:
-        self._load, self._detector = load, None
+        self._load = load
+        self._detector: Detector | None = None
         with suppress(OSError):  # on another machine without that folder only absolute paths hold
             os.chdir(folder)
 
