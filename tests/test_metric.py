@@ -19,6 +19,7 @@ ROOT = Path(sdg.__file__).parents[1]
 SPACE = ROOT / "spaces" / "sdg_eval"
 TRUTH = [{"box": [0, 0, 500, 500], "type": "artifact", "reason": "two heads", "importance": 80}]
 NEAR = [{"box": [0, 0, 500, 450], "type": "artifact", "reason": "a second head", "importance": 60}]
+UNREAD = DefectSet((), parse_error="no JSON", raw="no idea")
 BARE = [{"box": [10, 10, 90, 90], "type": "misalignment", "reason": "", "importance": None}]
 
 
@@ -80,6 +81,33 @@ def test_responses_that_cannot_be_read_lower_the_parse_rate(metric):
     assert (got["parse_rate"], got["artifact/box_recall@0.5"]) == (0.5, 0)
 
 
+@pytest.mark.parametrize("predictions", [[UNREAD, TRUTH], [TRUTH, UNREAD]])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_set_that_could_not_be_read_is_not_a_clean_picture(metric, predictions, one_by_one):
+    if one_by_one:
+        for prediction in predictions:
+            metric.add(prediction=prediction, reference=TRUTH)
+        got = metric.compute(embedder=None)
+    else:
+        got = metric.compute(predictions=predictions, references=[TRUTH, TRUTH], embedder=None)
+    assert got["parse_rate"] == 0.5
+    same(got, SDGEval(embedder=None).compute(predictions=predictions, references=[TRUTH, TRUTH]))
+
+
+def test_an_empty_batch_adds_nothing_and_drops_nothing(metric):
+    metric.add_batch(predictions=[], references=[])
+    metric.add_batch(predictions=[TRUTH], references=[TRUTH])
+    assert metric.compute(predictions=[], references=[], embedder=None)["n_images"] == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("text", TRUTH), (TRUTH, "text")])
+def test_the_two_forms_do_not_mix_when_added_either(metric, first, second):
+    metric.add(prediction=first, reference=TRUTH)
+    with pytest.raises(ValueError, match="mix response strings and lists"):
+        metric.add(prediction=second, reference=TRUTH)
+    assert metric.compute(embedder=None)["n_images"] == 1
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_images_may_come_one_after_another(metric, batched):
     for prediction, reference in [(NEAR, TRUTH), ([], []), (BARE, [])]:
@@ -104,6 +132,10 @@ def test_images_may_come_one_after_another(metric, batched):
         ([[{"box": [0, 0, float("nan"), 1], "type": "artifact"}]], [[]], "x1"),
         ([[{"box": [0, 0, 1, 1], "type": "fault"}]], [[]], "type='fault'"),
         ([["a hand"]], [[]], "'a hand' is not a record"),
+        ([[{"box": list("0099"), "type": "artifact"}]], [[]], "must be numbers"),
+        ([[{"box": [0, 0, 9, 9], "type": "artifact", "importance": "80"}]], [[]], "must be numbers"),
+        ([[{"box": [0, 0, 9, 9], "type": "artifact", "importance": True}]], [[]], "must be numbers"),
+        ([[]], [UNREAD], r"references\[0\] could not be read \(no JSON\)"),
         (["text", TRUTH], [[], []], "mix response strings and lists"),
         ([TRUTH], ["text"], r"references\[0\] is text"),
         ([7], [[]], r"predictions\[0\]=7 is neither"),

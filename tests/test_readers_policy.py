@@ -6,7 +6,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import lines
+from layouts import lines, truth, write_coco, write_hadm
 from PIL import Image
 
 from sdg.defects import Defect
@@ -180,3 +180,43 @@ def test_mend_never_drops_a_defect_and_never_leaves_the_grid(stated):
             assert abs(d.box[0] - min(max(sides[0][0], 0), 1000)) <= 1
             assert abs(d.box[3] - min(max(sides[1][1], 0), 1000)) <= 1
     assert reading.report.n_records + reading.report.n_skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "spoil", "broken"),
+    [
+        (write_coco, "annotations/instances.json", lambda c: c["images"].append("no object"), 1),
+        (write_coco, "annotations/instances.json", lambda c: c["images"].insert(0, {"file_name": "x", "id": []}), 1),
+        (write_coco, "annotations/instances.json", lambda c: c["annotations"].append(7), 1),
+        (write_coco, "annotations/instances.json", lambda c: c["categories"].append(7), 0),
+        (write_hadm, "annotations/00007.json", lambda c: c.update(annotation=["no object"]), 1),
+        (write_hadm, "annotations/00007.json", lambda c: c.update(human={"tag": 1}), 1),
+        (write_hadm, "annotations/00007.json", lambda c: c.update(image=[1]), 0),
+    ],
+)
+def test_fields_of_another_kind_are_told_and_not_the_end(write, name, spoil, broken, tmp_path):
+    source = write(tmp_path, truth(8))
+    content = json.loads((tmp_path / name).read_text())
+    spoil(content)
+    (tmp_path / name).write_text(json.dumps(content))
+    reading = read(source, policy="skip")
+    assert len(list(reading)) == (7 if broken and write is write_hadm else 8)
+    assert reading.report.counts["broken line"] == broken
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"provenance": "{"}, "broken line"),
+        ({"defects": "none"}, "defects missing"),
+        ({"defects": [1]}, "defects missing"),
+        ({"image": 5}, "missing image"),
+        ({"clean_image": "gone.png"}, "broken line"),
+    ],
+)
+def test_own_records_with_fields_of_another_kind(fields, problem, root):
+    good = {"id": "a", "image": "a.png", "caption": "", "defects": []}
+    lines(root / "records.jsonl", [good, good | {"id": "b"} | fields])
+    reading = read(root / "records.jsonl", policy="skip")
+    assert [r.id for r in reading] == ["a"]
+    assert reading.report.counts == {problem: 1}

@@ -47,6 +47,9 @@ CITATION = """\
 
 FIELDS = ("box", "type", "reason", "importance")
 
+UNREADABLE = "parse_error"
+"""Type of the one record, without a box, as which a prediction that could not be read travels: never as a clean one."""
+
 
 def _records() -> list[dict[str, Any]]:
     # Boxes and importances are float64: whole numbers stay whole, others reach sdg as they are, to be refused by name.
@@ -60,6 +63,8 @@ def _plain(where: str, value: Any) -> Any:
     if isinstance(value, str):
         return value
     if hasattr(value, "defects"):
+        if getattr(value, "parse_error", None) is not None:
+            return [{"box": [], "type": UNREADABLE, "reason": str(value.parse_error), "importance": None}]
         value = value.defects
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}={value!r:.80} is neither a list of records nor a response string")
@@ -75,8 +80,8 @@ def _plain(where: str, value: Any) -> Any:
             )
         box, kind = fields["box"], getattr(fields["type"], "value", fields["type"])
         try:
-            numbers = [float(c) for c in box]
-            importance = None if fields.get("importance") is None else float(fields["importance"])
+            numbers = [_number(c) for c in box]
+            importance = None if fields.get("importance") is None else _number(fields["importance"])
         except (TypeError, ValueError):
             raise ValueError(
                 f"{where}, defect {index}: box={box!r} and importance={fields.get('importance')!r} must be numbers"
@@ -86,6 +91,28 @@ def _plain(where: str, value: Any) -> Any:
             raise ValueError(f"{where}, defect {index}: type={kind!r} and reason={reason!r:.80} must be text")
         records.append({"box": numbers, "type": kind, "reason": reason, "importance": importance})
     return records
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str | bytes | bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _reference(where: str, value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"{where} is text: a reference is a list of records")
+    records = _plain(where, value)
+    if (unreadable := _unreadable(records)) is not None:
+        raise ValueError(f"{where} could not be read ({unreadable}): that is not the same as no defect")
+    return records
+
+
+def _unreadable(records: Any) -> str | None:
+    """Why the prediction could not be read, where these are the record that says so."""
+    if len(records) == 1 and records[0]["type"] == UNREADABLE and not len(records[0]["box"]):
+        return str(records[0]["reason"])
+    return None
 
 
 def _whole(value: Any) -> Any:
@@ -110,15 +137,16 @@ class SDGEvalModule(evaluate.Metric):
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Add one image: its prediction and its reference."""
-        where = f"predictions[{len(self)}]", f"references[{len(self)}]"
-        if isinstance(reference, str):
-            raise ValueError(f"{where[1]} is text: a reference is a list of records")
-        super().add(prediction=_plain(where[0], prediction), reference=_plain(where[1], reference), **kwargs)
+        prediction = _plain(f"predictions[{len(self)}]", prediction)
+        reference = _reference(f"references[{len(self)}]", reference)
+        self._one_form([prediction])
+        super().add(prediction=prediction, reference=reference, **kwargs)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add several images."""
         predictions, references = self._checked(predictions, references)
-        super().add_batch(predictions=predictions, references=references, **kwargs)
+        if predictions:
+            super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
         """Score what was added, or the two lists."""
@@ -127,8 +155,9 @@ class SDGEvalModule(evaluate.Metric):
         if predictions is None:
             return super().compute(**kwargs)
         predictions, references = self._checked(predictions, references)
-        if not predictions:
-            return self._compute(predictions=[], references=[], **kwargs)
+        if not predictions:  # of which evaluate cannot make a table
+            added = self.writer is not None
+            return super().compute(**kwargs) if added else self._compute(predictions=[], references=[], **kwargs)
         return super().compute(predictions=predictions, references=references, **kwargs)
 
     def _checked(self, predictions: Any, references: Any) -> tuple[list[Any], list[Any]]:
@@ -138,16 +167,16 @@ class SDGEvalModule(evaluate.Metric):
                 f"predictions has {len(predictions)} entries, references have {len(references)}: one of each per image "
                 "is needed (an empty list where there is no defect)"
             )
-        if texts := [k for k, entry in enumerate(references) if isinstance(entry, str)]:
-            raise ValueError(f"references[{texts[0]}] is text: a reference is a list of records")
         plain = [_plain(f"predictions[{k}]", entry) for k, entry in enumerate(predictions)]
-        forms = {isinstance(entry, str) for entry in plain}
+        self._one_form(plain)
+        return plain, [_reference(f"references[{k}]", entry) for k, entry in enumerate(references)]
+
+    def _one_form(self, predictions: list[Any]) -> None:
+        forms = {isinstance(entry, str) for entry in predictions}
+        if self.writer is not None:
+            forms.add(isinstance(self.selected_feature_format["predictions"], datasets.Value))
         if len(forms) > 1:
             raise ValueError("predictions mix response strings and lists of records; give all in one form")
-        return plain, [_plain(f"references[{k}]", entry) for k, entry in enumerate(references)]
-
-    def __len__(self) -> int:
-        return 0 if self.writer is None else self.writer._num_examples + len(self.writer.current_examples)
 
     def _compute(self, *, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         try:
@@ -159,6 +188,8 @@ class SDGEvalModule(evaluate.Metric):
         def entry(value: Any) -> Any:
             if isinstance(value, str):
                 return value
+            if (unreadable := _unreadable(value)) is not None:
+                return library.DefectSet((), parse_error=unreadable)
             return [
                 {
                     "box": [_whole(c) for c in record["box"]],

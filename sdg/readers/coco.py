@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdg.readers.categories import category_map, named_after
+from sdg.readers.categories import Category, category_map, named_after
 from sdg.readers.files import Pictures, read_json, split_of
-from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
+from sdg.readers.raw import UNUSABLE, Broken, Layout, RawDefect, RawRecord, Raws
 
 _KEYS = ("images", "annotations", "categories")
 _CAPTIONS = ("caption", "prompt")
@@ -71,37 +71,54 @@ def _open(
 
 
 def _records(
-    file: Path, content: Any, known: Mapping[str, tuple[str, str | None]], pictures: Pictures
+    file: Path, content: Any, known: Mapping[str, Category], pictures: Pictures
 ) -> Iterator[RawRecord | Broken]:
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
         raise ValueError(f"{file} has not the lists {', '.join(_KEYS)} of a COCO detection file")
-    names = {category.get("id"): str(category.get("name")) for category in content["categories"]}
+    names = {c.get("id"): str(c.get("name")) for c in content["categories"] if isinstance(c, Mapping)}
     of_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        of_image[annotation.get("image_id")].append(annotation)
-    for index, image in enumerate(content["images"]):
-        name = image.get("file_name")
-        size = (image.get("width"), image.get("height"))
-        yield RawRecord(
-            where=f"{file.name}, image {image.get('id', index)}",
-            image=pictures.find(name) if isinstance(name, str) and name else None,
-            defects=[_defect(a, names, known) for a in of_image.pop(image.get("id"), [])],
-            id=str(name or image.get("id")),
-            caption=next((image[key] for key in _CAPTIONS if isinstance(image.get(key), str)), ""),
-            order="xywh",
-            space="pixels",
-            size=(int(size[0]), int(size[1])) if all(isinstance(v, int | float) for v in size) else None,
-            generator=image.get("generator"),
-            split=split_of(file),
-            extra={"provenance": {"layout": "COCO", "file": name}},
-        )
+    for number, annotation in enumerate(content["annotations"]):
+        if isinstance(annotation, Mapping):
+            of_image[annotation.get("image_id")].append(annotation)
+        else:
+            yield Broken(f"{file.name}, annotation {number}", "no object")
+    for number, image in enumerate(content["images"]):
+        try:
+            yield _raw(file, number, image, of_image, names, known, pictures)
+        except UNUSABLE as error:
+            yield Broken(f"{file.name}, image {number}", f"fields ({error})")
     for id, left in of_image.items():
         yield Broken(f"{file.name}, image {id}", f"{len(left)} annotations of an image that is not listed")
 
 
-def _defect(
-    annotation: Mapping[str, Any], names: Mapping[Any, str], known: Mapping[str, tuple[str, str | None]]
-) -> RawDefect:
+def _raw(
+    file: Path,
+    number: int,
+    image: Mapping[str, Any],
+    of_image: dict[Any, list[Mapping[str, Any]]],
+    names: Mapping[Any, str],
+    known: Mapping[str, Category],
+    pictures: Pictures,
+) -> RawRecord:
+    name = image.get("file_name")
+    width, height = image.get("width"), image.get("height")
+    known_size = isinstance(width, int | float) and isinstance(height, int | float)
+    return RawRecord(
+        where=f"{file.name}, image {image.get('id', number)}",
+        image=pictures.find(name) if isinstance(name, str) and name else None,
+        defects=[_defect(a, names, known) for a in of_image.pop(image.get("id"), [])],
+        id=str(name or image.get("id")),
+        caption=next((image[key] for key in _CAPTIONS if isinstance(image.get(key), str)), ""),
+        order="xywh",
+        space="pixels",
+        size=(int(image["width"]), int(image["height"])) if known_size else None,
+        generator=image.get("generator"),
+        split=split_of(file),
+        extra={"provenance": {"layout": "COCO", "file": name}},
+    )
+
+
+def _defect(annotation: Mapping[str, Any], names: Mapping[Any, str], known: Mapping[str, Category]) -> RawDefect:
     name = names.get(annotation.get("category_id"), f"category {annotation.get('category_id')!r}")
     label, subtype = known.get(name) or named_after(name) or (name, None)
     reason = next((annotation[key] for key in _REASONS if isinstance(annotation.get(key), str)), None)

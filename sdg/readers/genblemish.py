@@ -18,7 +18,7 @@ from PIL import Image
 from sdg.readers.categories import Category, category_map, named_after
 from sdg.readers.files import Pictures, first_keys, json_lines, read_json, split_of
 from sdg.readers.masks import box_of, decoded
-from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
+from sdg.readers.raw import UNUSABLE, Broken, Layout, RawDefect, RawRecord, Raws
 from sdg.records import ImageFile
 
 _IMAGES = ("image", "file_name", "filename", "image_path")
@@ -82,7 +82,7 @@ def _open(
                 continue
             try:
                 yield _raw(*item, split_of(file), pictures, known)
-            except (ValueError, OSError, TypeError) as error:
+            except UNUSABLE as error:
                 yield Broken(item[0], f"regions ({error})")
 
     return raws

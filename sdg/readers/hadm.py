@@ -13,7 +13,7 @@ from typing import Any
 
 from sdg.readers.convert import numbers
 from sdg.readers.files import PICTURES, Pictures, read_json, split_of
-from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
+from sdg.readers.raw import UNUSABLE, Broken, Layout, RawDefect, RawRecord, Raws
 
 PARTS = ("face", "torso", "arm", "leg", "hand", "feet")
 """Body parts with a fault of their own: anatomy that is distorted."""
@@ -70,14 +70,9 @@ def _open(
     def raws(annotations_alone: bool) -> Iterator[RawRecord | Broken]:
         for file in files:
             try:
-                content = read_json(file)
-            except ValueError as error:
-                yield Broken(file.name, str(error))
-                continue
-            if isinstance(content, dict):
-                yield _raw(file, content, _picture(file.stem, roots), pictures, levels, split_of(path))
-            else:
-                yield Broken(file.name, "no object")
+                yield _raw(file, read_json(file), _picture(file.stem, roots), pictures, levels, split_of(path))
+            except UNUSABLE as error:
+                yield Broken(file.name, f"annotation ({error})")
 
     return raws
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdg.readers.files import Pictures, first_keys, json_lines, split_of
-from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
+from sdg.readers.raw import UNUSABLE, Broken, Layout, RawDefect, RawRecord, Raws
 from sdg.records import EMBEDDED, IMAGE_NAMES, ImageFile
 
 _ROWS = 64
@@ -53,7 +53,7 @@ def _recognise(path: Path) -> bool:
 
 def _open(path: Path, split: str | None = None, *, image_folder: str | Path | None = None) -> Raws:
     """Options: ``image_folder`` for images that are not beside the rows."""
-    del split  # a column
+    del split  # a column, or the name of a file
     if not (path.is_dir() and _saved(path)) and not _files(path):
         raise FileNotFoundError(f"{path}: no parquet file and no JSON lines of records there")
 
@@ -64,10 +64,9 @@ def _open(path: Path, split: str | None = None, *, image_folder: str | Path | No
         for file in _files(path):
             pictures = Pictures(image_folder, file.parent)
             rows = _of_parquet(file, annotations_alone) if file.suffix == ".parquet" else json_lines(file)
+            split = split_of(file) or split_of(file.parent)
             for item in rows:
-                yield (
-                    item if isinstance(item, Broken) else _raw(*item, split_of(file) or split_of(file.parent), pictures)
-                )
+                yield item if isinstance(item, Broken) else _raw_or_broken(*item, split, pictures)
 
     return raws
 
@@ -84,7 +83,7 @@ def _of_parquet(file: Path, annotations_alone: bool) -> Iterator[tuple[str, dict
                 number += 1
 
 
-def _of_dataset(path: Path, annotations_alone: bool) -> Iterator[RawRecord]:
+def _of_dataset(path: Path, annotations_alone: bool) -> Iterator[RawRecord | Broken]:
     import datasets
 
     loaded = datasets.load_from_disk(str(path))
@@ -96,7 +95,14 @@ def _of_dataset(path: Path, annotations_alone: bool) -> Iterator[RawRecord]:
                 data = data.remove_columns(column) if annotations_alone else undecoded
         for number, row in enumerate(data):
             where = f"{path.name}{'' if name is None else f'/{name}'}, row {number}"
-            yield _raw(where, row, None if name is None else str(name), Pictures(path))
+            yield _raw_or_broken(where, row, None if name is None else str(name), Pictures(path))
+
+
+def _raw_or_broken(where: str, row: Mapping[str, Any], split: str | None, pictures: Pictures) -> RawRecord | Broken:
+    try:
+        return _raw(where, row, split, pictures)
+    except UNUSABLE as error:
+        return Broken(where, f"fields ({error})")
 
 
 def _raw(where: str, row: Mapping[str, Any], split: str | None, pictures: Pictures) -> RawRecord:
@@ -127,7 +133,7 @@ def _raw(where: str, row: Mapping[str, Any], split: str | None, pictures: Pictur
         image=image,
         defects=defects,
         id=str(row.get("id") or (image.path if image is not None else None) or where),
-        caption=row.get("caption") or "",
+        caption=str(row.get("caption") or ""),
         order="xyxy",
         generator=row.get("generator"),
         split=row.get("split") or split,

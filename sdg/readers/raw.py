@@ -82,6 +82,9 @@ class Broken:
     why: str
 
 
+UNUSABLE = (ValueError, TypeError, AttributeError, KeyError, OSError)
+"""What goes wrong in a record whose fields are of other kinds than they should be; it is :class:`Broken` then."""
+
 Raws = Callable[[bool], Iterator[RawRecord | Broken]]
 """Starts the file from its beginning. ``True`` asks for annotations alone: the picture may be left out."""
 

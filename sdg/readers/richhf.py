@@ -14,7 +14,7 @@ from typing import Any
 
 from sdg.readers.files import Pictures, first_keys, json_lines, read_json, split_of
 from sdg.readers.masks import boxes_of, intensity
-from sdg.readers.raw import Broken, Layout, RawDefect, RawRecord, Raws
+from sdg.readers.raw import UNUSABLE, Broken, Layout, RawDefect, RawRecord, Raws
 from sdg.records import ImageFile
 
 THRESHOLD = 0.33
@@ -88,7 +88,7 @@ def _open(
                 where, row = item
                 try:
                     yield _raw(where, row, split_of(file), pictures, prompts, threshold, min_area)
-                except (ValueError, OSError) as error:
+                except UNUSABLE as error:
                     yield Broken(where, f"heatmap ({error})")
 
     return raws
