@@ -56,6 +56,8 @@ format: $(VENV)/.all
 bench: $(VENV)/.all
 	$(BIN)/python benchmarks/detector_quality.py --n 1000
 	$(BIN)/python benchmarks/detector_speed.py
+	$(BIN)/python benchmarks/detector_reward.py
+	$(BIN)/python benchmarks/sdg_eval_speed.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
