@@ -41,7 +41,9 @@ class GeneratorArguments:
 
     stage: str = field(metadata={"help": "autoencoder or flow."})
     data: str = field(metadata={"help": "Folder of clean records as parquet."})
-    pipeline: str | None = field(default=None, metadata={"help": "Pipeline to go on from, for flow: the autoencoder's."})
+    pipeline: str | None = field(
+        default=None, metadata={"help": "Pipeline to go on from, for flow: the autoencoder's."}
+    )
     latents: str | None = field(default=None, metadata={"help": "File that holds the encoded pictures; made once."})
     muon: bool = field(default=True, metadata={"help": "Muon for matrices, AdamW for the rest."})
     save_minutes: float = field(default=4.0, metadata={"help": "Minutes between checkpoints."})
@@ -52,7 +54,7 @@ def pixels(rows: list[dict]) -> torch.Tensor:
     """Pictures of record rows in [-1, 1], (N, 3, H, W)."""
     arrays = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
     tensor = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
 
 
 class Encoded(Dataset):
@@ -77,9 +79,11 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
     # Load and build.
     rows = load_records(data_args.data).select_columns(["image", "caption"])
     rows = rows.cast_column("image", ImageFeature(decode=False))
-    pipeline = DiffusionPipeline.from_pretrained(data_args.pipeline) if data_args.pipeline else build_pipeline(VOCABULARY)
+    pipeline = (
+        DiffusionPipeline.from_pretrained(data_args.pipeline) if data_args.pipeline else build_pipeline(VOCABULARY)
+    )
     if data_args.stage == "autoencoder":
-        model = Reconstruction(pipeline.vae).to(memory_format=torch.channels_last)
+        model = Reconstruction(pipeline.vae)
         data, collate = rows, lambda batch: {"pixel_values": pixels(batch)}
     elif data_args.stage == "flow":
         model, collate = Flow(pipeline), None
@@ -118,7 +122,10 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
         images = pipeline.image_processor.postprocess(decoded)
     else:
         images = pipeline(
-            captions, guidance_scale=1.0, num_inference_steps=20, max_sequence_length=SHORT,
+            captions,
+            guidance_scale=1.0,
+            num_inference_steps=20,
+            max_sequence_length=SHORT,
             generator=torch.Generator().manual_seed(0),
         ).images
     drawn = (Record(image, caption, DefectSet(())) for image, caption in zip(images, captions, strict=True))
