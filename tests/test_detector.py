@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from sdg.defects import Defect, DefectSet
 from sdg.detector import SDGDetector
 from sdg.engines.base import CheckpointError, Generation
+from sdg.engines.checkpoints import EMBEDDED
 from sdg.engines.images import ImageError
 from sdg.prompts import DEFAULT, Prompt
 from sdg.response import render_response
@@ -289,3 +290,10 @@ def test_an_engine_without_weights_has_nothing_to_save(tmp_path):
 def test_an_unknown_checkpoint_is_refused():
     with pytest.raises(CheckpointError, match="Tried: embedded checkpoints"):
         SDGDetector.from_pretrained("nobody/no-such-checkpoint", local_files_only=True)
+
+
+def test_what_a_checkpoint_says_about_itself_survives_saving(tmp_path):
+    SDGDetector.from_pretrained("sdg-tiny").save_pretrained(tmp_path)
+    embedded = json.loads((EMBEDDED["sdg-tiny"] / "sdg_config.json").read_text())
+    assert "bf16_differs" in embedded
+    assert json.loads((tmp_path / "sdg_config.json").read_text()) == embedded

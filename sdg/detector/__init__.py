@@ -59,6 +59,7 @@ class SDGDetector:
         self.box_order = box_order or self.prompt.box_order
         self.made_for = made_for
         self.trust = trust or Trust()
+        self._settings: dict[str, Any] = {}  # of the checkpoint, what is not asked about here included
         self.min_confidence = self._bar(min_confidence)
 
     @classmethod
@@ -136,15 +137,16 @@ class SDGDetector:
             answer_only=answer_only,
             max_new_tokens=max_new_tokens,
         )
-        order = box_order or settings.get("box_order")
-        return cls(
+        detector = cls(
             engine,
             chosen,
-            box_order=order,
+            box_order=box_order or settings.get("box_order"),
             made_for=settings.get("made_for"),
             trust=trust,
             min_confidence=min_confidence,
         )
+        detector._settings = settings
+        return detector
 
     @classmethod
     def from_model(
@@ -322,7 +324,7 @@ class SDGDetector:
         if save is None:
             raise ValueError(f"{self.engine.name} is not in this process: there are no weights to save")
         save(folder)
-        settings = {
+        settings = self._settings | {
             "prompt": self.prompt.template,
             "prompt_without_caption": self.prompt.template_without_caption,
             "box_order": self.box_order,
