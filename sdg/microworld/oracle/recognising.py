@@ -1,0 +1,311 @@
+"""Objects of a picture: cut out of the backdrop, and fitted with every kind, colour and fault of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sdg.microworld.oracle.seeing import COLOUR_NAMES, MATERIAL_NAMES, SIZE, Floats, View
+from sdg.microworld.oracle.templates import (
+    ABOVE,
+    FIRST_MATERIAL,
+    MAIN,
+    REACH_X,
+    RESOLUTION,
+    Extent,
+    Template,
+    signs,
+    templates,
+)
+
+Pixels = tuple[int, int, int, int]
+"""A box x0, y0, x1, y1 in pixels, ends open."""
+FOREGROUND = 0.45
+"""Misfit of the backdrop from which a pixel belongs to an object."""
+MIN_AREA = 30
+"""Pixels of the smallest object."""
+_TEXT = MATERIAL_NAMES.index("ink") + FIRST_MATERIAL, MATERIAL_NAMES.index("paint") + FIRST_MATERIAL
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A template laid over the picture: ``x`` of its middle, ``base``, ``height`` in pixels.
+
+    ``cost`` is the misfit of the pixels that it paints and of those that it leaves unexplained, over the larger of the
+    two areas: 0 for a perfect picture of it, 1 and more for none at all.
+    """
+
+    template: Template
+    colour: str
+    x: float
+    base: float
+    height: float
+    cost: float
+
+    @property
+    def box(self) -> Pixels:
+        """What it covers, in pixels."""
+        return _placed(self.template.box, self.x, self.base, self.height)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A thing in the picture.
+
+    Args:
+        box: of its pixels.
+        area: number of its pixels.
+        mask: its pixels, (S, S).
+        sound: the best faultless template.
+        flawed: the best template with a fault, or None.
+        text: for a sign, how much better its lettering fits a scrawl than any word, in misfit a pixel; else 0.
+    """
+
+    box: Pixels
+    area: int
+    mask: NDArray[np.bool_]
+    sound: Fit
+    flawed: Fit | None
+    text: float = 0.0
+
+
+def recognise(view: View) -> list[Seen]:
+    """The things of a picture, from left to right."""
+    seen = []
+    paints = _Paints(view)
+    for mask in _components(view):
+        whole = _identify(paints, mask)
+        if whole is None:
+            continue
+        halves = [] if min(whole.sound.cost, _cost(whole.flawed)) < 0.2 else _halves(paints, mask)
+        if len(halves) == 2 and np.mean([min(h.sound.cost, _cost(h.flawed)) for h in halves]) < 0.7 * min(
+            whole.sound.cost, _cost(whole.flawed)
+        ):
+            seen += halves
+        else:
+            seen.append(whole)
+    return sorted(seen, key=lambda s: s.box[0] + s.box[2])
+
+
+def paint_map(fit: Fit) -> NDArray[np.int8]:
+    """What a fit paints where, (S, S)."""
+    out = np.zeros((SIZE, SIZE), dtype=np.int8)
+    rows, columns, labels = _sample(fit.template, fit.x, fit.base, fit.height)
+    out[rows, columns] = labels
+    return out
+
+
+def _cost(fit: Fit | None) -> float:
+    return np.inf if fit is None else fit.cost
+
+
+def _placed(extent: Extent, x: float, base: float, height: float) -> Pixels:
+    top = base - height
+    corners = (x + extent[0] * height, top + extent[1] * height, x + extent[2] * height, top + extent[3] * height)
+    x0, y0, x1, y1 = (int(c) for c in np.clip(np.round(corners), 0, SIZE))
+    return min(x0, SIZE - 1), min(y0, SIZE - 1), max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+class _Paints:
+    """Misfits as a template needs them: what painting a pixel saves against leaving it to the backdrop."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.bare = view.bare.ravel()
+        self.colours = (view.colours - view.bare).reshape(len(COLOUR_NAMES), -1)
+        materials = (view.materials - view.bare).reshape(len(MATERIAL_NAMES), -1)
+        self.materials = np.concatenate([np.zeros((FIRST_MATERIAL, materials.shape[1]), np.float32), materials])
+
+    def lay(self, template: Template, x: float, base: float, height: float, unexplained: float, area: int) -> Fit:
+        """The fit of a template there, in its best colour."""
+        rows, columns, labels = _sample(template, x, base, height)
+        flat = labels.ravel()
+        where = (np.arange(rows.start, rows.stop)[:, None] * SIZE + np.arange(columns.start, columns.stop)).ravel()
+        main = self.colours[:, where[flat == MAIN]].sum(axis=1)
+        best = int(main.argmin()) if main.size else 0
+        saved = float(main[best]) + float(self.materials[flat, where].sum())
+        painted = max(area, template.area * height * height)
+        return Fit(template, COLOUR_NAMES[best], x, base, height, (unexplained + saved) / painted)
+
+
+def _sample(template: Template, x: float, base: float, height: float) -> tuple[slice, slice, NDArray[np.int8]]:
+    x0, y0, x1, y1 = _placed(template.box, x, base, height)
+    columns = ((np.arange(x0, x1) + 0.5 - x) / height + REACH_X) * RESOLUTION
+    rows = ((np.arange(y0, y1) + 0.5 - (base - height)) / height + ABOVE) * RESOLUTION
+    r = np.clip(rows.astype(np.intp), 0, template.paints.shape[0] - 1)
+    c = np.clip(columns.astype(np.intp), 0, template.paints.shape[1] - 1)
+    return slice(y0, y1), slice(x0, x1), template.paints[r[:, None], c[None, :]]
+
+
+def _components(view: View) -> Iterator[NDArray[np.bool_]]:
+    """Masks of the things: pieces of the foreground, those above one another taken together."""
+    solid = ndimage.binary_opening(view.bare > FOREGROUND, np.ones((2, 2), bool))
+    labels, _ = ndimage.label(ndimage.binary_closing(np.pad(solid, 2), np.ones((3, 3), bool))[2:-2, 2:-2])
+    labels[~solid] = 0
+    pieces = []
+    for index, place in enumerate(ndimage.find_objects(labels), start=1):
+        area = int((labels[place] == index).sum()) if place else 0
+        if area >= 4:
+            pieces.append([{index}, place[1].start, place[1].stop, area, place[0].start, place[0].stop])
+    pieces.sort(key=lambda p: -p[3])
+    things: list[list] = []
+    for piece in pieces:
+        for thing in things:
+            overlap = min(piece[2], thing[2]) - max(piece[1], thing[1])
+            apart = max(piece[4], thing[4]) - min(piece[5], thing[5])
+            small = piece[3] < 0.15 * thing[3]
+            if (overlap > 0.5 * (piece[2] - piece[1]) and apart < 14) or (small and overlap >= -2 and apart < 3):
+                thing[0] |= piece[0]
+                thing[1], thing[2] = min(thing[1], piece[1]), max(thing[2], piece[2])
+                thing[4], thing[5] = min(thing[4], piece[4]), max(thing[5], piece[5])
+                thing[3] += piece[3]
+                break
+        else:
+            things.append(piece)
+    for thing in things:
+        if thing[3] >= MIN_AREA:
+            yield np.isin(labels, list(thing[0]))
+
+
+def _identify(paints: _Paints, mask: NDArray[np.bool_]) -> Seen | None:
+    area, box = int(mask.sum()), _extent(mask)
+    if area < MIN_AREA:
+        return None
+    unexplained = float(paints.view.bare[mask].sum())
+    colours = paints.view.colours[:, mask]
+    other = paints.view.materials[:, mask].min(axis=0)
+    worn = ((colours == colours.min(axis=0)) & (colours <= other + 0.1) & (colours < 0.5)).sum(axis=1)
+    proposals: list[tuple[Pixels, bool]] = [(box, False)]
+    main = np.zeros_like(mask)
+    main[mask] = (colours[int(worn.argmax())] <= np.minimum(other, colours.min(axis=0)) + 0.1) & (
+        colours[int(worn.argmax())] < 0.6
+    )
+    main = ndimage.binary_opening(main, np.ones((2, 2), bool))
+    if main.sum() >= 9:
+        proposals.append((_extent(main), True))
+    first = [
+        paints.lay(template, *pose, unexplained, area)
+        for template in templates()
+        for pose in _poses(template, proposals)
+    ]
+    sound = _refine(paints, _leaders([f for f in first if f.template.fault is None], 3), unexplained, area)
+    flawed = _refine(paints, _leaders([f for f in first if f.template.fault is not None], 4), unexplained, area)
+    if sound is None:
+        return None
+    if flawed is not None and flawed.cost < sound.cost and flawed.template.kind != sound.template.kind:
+        # The faultless rival of a flawed fit is the same kind at the same place.
+        twin = next(t for t in templates() if t.kind == flawed.template.kind)
+        rival = _refine(
+            paints, [paints.lay(twin, flawed.x, flawed.base, flawed.height, unexplained, area)], unexplained, area
+        )
+        if rival is not None and flawed.cost < 0.6 * sound.cost:
+            sound = rival
+    best = flawed if flawed is not None and flawed.cost < sound.cost else sound
+    text = _lettering(paints, best) if best.template.kind == "sign" else 0.0
+    return Seen(box, area, mask, sound, flawed, text)
+
+
+def _poses(template: Template, proposals: Sequence[tuple[Pixels, bool]]) -> Iterator[tuple[float, float, float]]:
+    """Where a template would stand, were its extent (or that of its main colour) the one seen."""
+    for (x0, y0, x1, y1), of_main in proposals:
+        u0, v0, u1, v1 = template.main_box if of_main else template.box
+        by_width, by_height = (x1 - x0) / (u1 - u0), (y1 - y0) / (v1 - v0)
+        if abs(np.log(by_width / by_height)) < 0.4:
+            height = float(np.sqrt(by_width * by_height))
+            x = (x0 + x1) / 2 - height * (u0 + u1) / 2
+            yield x, (y0 + y1) / 2 - height * (v0 + v1) / 2 + height, height
+
+
+def _leaders(fits: list[Fit], n: int) -> list[Fit]:
+    """The best fit of each template, the ``n`` best of them."""
+    best: dict[int, Fit] = {}
+    for fit in fits:
+        if fit.cost < _cost(best.get(id(fit.template))):
+            best[id(fit.template)] = fit
+    return sorted(best.values(), key=lambda f: f.cost)[:n]
+
+
+def _refine(paints: _Paints, fits: list[Fit], unexplained: float, area: int) -> Fit | None:
+    """The best of some fits after small moves."""
+    refined = []
+    for index, fit in enumerate(fits):
+        if index and fit.cost > 2 * fits[0].cost + 0.1:
+            continue
+        for step in (1.5, 0.7):
+            moved = True
+            for _ in range(2):
+                if not moved:
+                    break
+                moved = False
+                for dx, dbase, dheight in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)):
+                    height = fit.height + dheight * step
+                    if height < 6:
+                        continue
+                    tried = paints.lay(
+                        fit.template,
+                        fit.x + dx * step,
+                        fit.base + dbase * step + dheight * step / 2,
+                        height,
+                        unexplained,
+                        area,
+                    )
+                    if tried.cost < fit.cost - 1e-6:
+                        fit, moved = tried, True
+        refined.append(fit)
+    return min(refined, key=lambda f: f.cost, default=None)
+
+
+def _lettering(paints: _Paints, sign: Fit) -> float:
+    """How much better a scrawl fits the sign's text than the best word, in misfit a pixel of the text field."""
+    dark = sign.colour in ("white", "yellow")
+    half = len(signs()) // 2
+    ink = _TEXT[0 if dark else 1]
+    board = paints.view.colours[COLOUR_NAMES.index(sign.colour)]
+    letters = paints.view.materials[ink - FIRST_MATERIAL]
+    top, left = sign.base - sign.height, sign.x
+    x0, y0, x1, y1 = _placed((-0.66, 0.14, 0.66, 0.5), left, top + sign.height, sign.height)
+    field = slice(y0, y1), slice(x0, x1)
+    costs: dict[bool, float] = {}
+    for template in signs()[half:] if dark else signs()[:half]:
+        for dx in (-1.0, 0.0, 1.0):
+            for dy in (-0.7, 0.0, 0.7):
+                fit = Fit(template, sign.colour, sign.x + dx, sign.base + dy, sign.height, 0)
+                written = paint_map(fit)[field] == ink
+                cost = float(np.where(written, letters[field], board[field]).mean())
+                garbled = template.fault is not None
+                costs[garbled] = min(cost, costs.get(garbled, np.inf))
+    return costs[False] - costs[True]
+
+
+def _halves(paints: _Paints, mask: NDArray[np.bool_]) -> list[Seen]:
+    """A wide piece of foreground, cut where it is thinnest: two things may touch."""
+    x0, _, x1, _ = _extent(mask)
+    inner = slice(x0 + (x1 - x0) // 5, x1 - (x1 - x0) // 5)
+    if inner.stop - inner.start < 6:
+        return []
+    at = inner.start + int(mask[:, inner].sum(axis=0).argmin())
+    sides = [mask.copy(), mask.copy()]
+    sides[0][:, at:] = False
+    sides[1][:, :at] = False
+    found = [_identify(paints, side) for side in sides]
+    return [seen for seen in found if seen is not None]
+
+
+def _extent(mask: NDArray[np.bool_]) -> Pixels:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def unfit(view: View, fit: Fit, mask: NDArray[np.bool_]) -> Floats:
+    """Misfit of a thing's pixels under a fit, (S, S): painted ones by their paint, others by the backdrop."""
+    painted = paint_map(fit)
+    out = np.where(mask, view.bare, 0).astype(np.float32)
+    colour = view.colours[COLOUR_NAMES.index(fit.colour)]
+    out = np.where(painted == MAIN, colour, out)
+    rows, columns = np.nonzero(painted >= FIRST_MATERIAL)
+    out[rows, columns] = view.materials[painted[rows, columns] - FIRST_MATERIAL, rows, columns]
+    return out
