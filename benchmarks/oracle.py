@@ -74,7 +74,7 @@ def main() -> None:
     began = time.process_time()
     for view, images in pictures.items():
         pairs = zip(images, records, strict=True)
-        tables[view] = report(records, [measure(i, r.caption) for i, r in tqdm(pairs, total=args.n, desc=view)])
+        tables[view] = report(records, [measure(i, r.caption) for i, r in tqdm(pairs, total=args.n, desc=view, mininterval=30)])
     rate = len(tables) * args.n / (time.process_time() - began)
     print(
         f"\n{args.n} microworld pictures, split {args.split}, seed {SEED}; {rate:.0f} pictures a second of one core\n"

@@ -11,21 +11,22 @@ from scipy import ndimage
 from sdg.boxes import GRID
 from sdg.defects import Defect, DefectType
 from sdg.microworld.captions import NUMBERS
-from sdg.microworld.kinds import KINDS, plural
+from sdg.microworld.kinds import plural
 from sdg.microworld.oracle.recognising import Fit, Pixels, Seen, paint_map, unfit
 from sdg.microworld.oracle.seeing import SIZE, View
+from sdg.microworld.oracle.templates import templates
 from sdg.microworld.scene import Plan
-from sdg.microworld.wording import SEMANTIC, SUBTYPE, Box, common_box, importance
+from sdg.microworld.wording import SUBTYPE, Box, common_box, importance
 
 # All thresholds were set on validation scenes.
 FAULT_GAIN = 0.06
 """A fault is believed where its template fits this much better than the faultless one, in misfit over the area,"""
 FAULT_PIXELS = 14.0
 """and by this many pixels."""
-IRREGULAR = 0.30
+IRREGULAR = 0.42
 """Cost of the best fit from which a thing is irregular: warped, smeared, noisy or blurred."""
-PATCH = 0.5, 28
-"""Or where a connected patch of it misfits by so much in the mean, over so many pixels."""
+PATCH, PATCH_PIXELS, PATCH_SHARE = 0.5, 40, 0.035
+"""Or where patches inside its parts misfit by so much, over so many pixels and so much of its area."""
 UNKNOWN = 0.55
 """Cost from which a thing is no object at all."""
 SCRAWL = 0.04
@@ -104,23 +105,16 @@ def artifacts(view: View, things: Sequence[Seen]) -> tuple[list[Defect], list[st
 
 
 def _patch(view: View, seen: Seen, best: Fit) -> Pixels | None:
-    """Box of the largest connected patch of a thing that misfits, or None."""
-    level, least = PATCH
-    wrong = ndimage.binary_opening(unfit(view, best, seen.mask) > level, np.ones((2, 2), bool))
-    labels, n = ndimage.label(wrong)
-    if not n:
+    """Box of the patches of a thing that misfit, or None where they are few."""
+    wrong = ndimage.binary_opening(unfit(view, best, seen.mask) > PATCH, np.ones((2, 2), bool))
+    if wrong.sum() < max(PATCH_PIXELS, PATCH_SHARE * seen.area):
         return None
-    areas = np.bincount(labels.ravel())[1:]
-    if areas.max() < max(least, 0.02 * seen.area):
-        return None
-    rows, columns = np.nonzero(labels == 1 + int(areas.argmax()))
+    rows, columns = np.nonzero(wrong)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def _difference(seen: Seen, best: Fit) -> Pixels:
     """Box of what a fault adds or takes away."""
-    from sdg.microworld.oracle.templates import templates
-
     twin = next(t for t in templates() if t.kind == best.template.kind and t.fault is None)
     changed = paint_map(best) != paint_map(Fit(twin, best.colour, best.x, best.base, best.height, 0))
     rows, columns = np.nonzero(ndimage.binary_opening(changed, np.ones((2, 2), bool)))
@@ -194,8 +188,4 @@ def misalignments(plan: Plan, things: Sequence[Thing]) -> tuple[list[Defect], li
         share = sum(t.area for t in targets) / largest if targets else 1.0
         weight = importance(kind, box, share)
         defects.append(Defect(box, DefectType.MISALIGNMENT, reason, weight, subtype=SUBTYPE[kind]))
-    assert all(kind in SEMANTIC for _, kind, _, _ in found)
     return defects, [f[1] for f in sorted(found, key=lambda f: f[0])]
-
-
-__all__ = ["KINDS", "Thing", "artifacts", "misalignments", "name", "to_grid"]

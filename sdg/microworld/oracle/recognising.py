@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sdg.microworld.kinds import KINDS
 from sdg.microworld.oracle.seeing import COLOUR_NAMES, MATERIAL_NAMES, SIZE, Floats, View
 from sdg.microworld.oracle.templates import (
     ABOVE,
@@ -28,6 +29,8 @@ FOREGROUND = 0.45
 """Misfit of the backdrop from which a pixel belongs to an object."""
 MIN_AREA = 30
 """Pixels of the smallest object."""
+SPLIT = 0.28
+"""Cost of the best fit from which a thing may be two that touch."""
 _TEXT = MATERIAL_NAMES.index("ink") + FIRST_MATERIAL, MATERIAL_NAMES.index("paint") + FIRST_MATERIAL
 
 
@@ -72,22 +75,16 @@ class Seen:
     flawed: Fit | None
     text: float = 0.0
 
+    @property
+    def cost(self) -> float:
+        """Of the best template, faultless or not."""
+        return min(self.sound.cost, _cost(self.flawed))
+
 
 def recognise(view: View) -> list[Seen]:
     """The things of a picture, from left to right."""
-    seen = []
     paints = _Paints(view)
-    for mask in _components(view):
-        whole = _identify(paints, mask)
-        if whole is None:
-            continue
-        halves = [] if min(whole.sound.cost, _cost(whole.flawed)) < 0.2 else _halves(paints, mask)
-        if len(halves) == 2 and np.mean([min(h.sound.cost, _cost(h.flawed)) for h in halves]) < 0.7 * min(
-            whole.sound.cost, _cost(whole.flawed)
-        ):
-            seen += halves
-        else:
-            seen.append(whole)
+    seen = [s for mask in _components(view) for s in _apart(paints, mask, cuts=2)]
     return sorted(seen, key=lambda s: s.box[0] + s.box[2])
 
 
@@ -158,7 +155,9 @@ def _components(view: View) -> Iterator[NDArray[np.bool_]]:
             overlap = min(piece[2], thing[2]) - max(piece[1], thing[1])
             apart = max(piece[4], thing[4]) - min(piece[5], thing[5])
             small = piece[3] < 0.15 * thing[3]
-            if (overlap > 0.5 * (piece[2] - piece[1]) and apart < 14) or (small and overlap >= -2 and apart < 3):
+            # Things stand side by side: what lies under or over a thing is a part of it, whose link was lost.
+            within = overlap > 0.5 * (piece[2] - piece[1]) and apart < (14 if piece[3] < 12 else 60)
+            if within or (small and overlap >= -2 and apart < 3):
                 thing[0] |= piece[0]
                 thing[1], thing[2] = min(thing[1], piece[1]), max(thing[2], piece[2])
                 thing[4], thing[5] = min(thing[4], piece[4]), max(thing[5], piece[5])
@@ -192,6 +191,13 @@ def _identify(paints: _Paints, mask: NDArray[np.bool_]) -> Seen | None:
         for template in templates()
         for pose in _poses(template, proposals)
     ]
+    if all(fit.template.fault is not None for fit in first):
+        # Of the shape of nothing: whatever fits least badly.
+        first += [
+            paints.lay(template, *pose, unexplained, area)
+            for template in templates()[: len(KINDS)]
+            for pose in _poses(template, proposals, tolerance=9)
+        ]
     sound = _refine(paints, _leaders([f for f in first if f.template.fault is None], 3), unexplained, area)
     flawed = _refine(paints, _leaders([f for f in first if f.template.fault is not None], 4), unexplained, area)
     if sound is None:
@@ -205,16 +211,26 @@ def _identify(paints: _Paints, mask: NDArray[np.bool_]) -> Seen | None:
         if rival is not None and flawed.cost < 0.6 * sound.cost:
             sound = rival
     best = flawed if flawed is not None and flawed.cost < sound.cost else sound
-    text = _lettering(paints, best) if best.template.kind == "sign" else 0.0
+    if best.template.kind != "sign":
+        return Seen(box, area, mask, sound, flawed)
+    # Templates of signs hold one word of many: put in the one that fits, which is worth the same to all of them.
+    text, word = _lettering(paints, best)
+    spelt = paints.lay(word, sound.x, sound.base, sound.height, unexplained, area)
+    if sound.template.kind == "sign" and spelt.cost < sound.cost:
+        if flawed is not None and flawed.template.kind == "sign":
+            flawed = replace(flawed, cost=flawed.cost - sound.cost + spelt.cost)
+        sound = replace(spelt, colour=sound.colour)
     return Seen(box, area, mask, sound, flawed, text)
 
 
-def _poses(template: Template, proposals: Sequence[tuple[Pixels, bool]]) -> Iterator[tuple[float, float, float]]:
+def _poses(
+    template: Template, proposals: Sequence[tuple[Pixels, bool]], tolerance: float = 0.4
+) -> Iterator[tuple[float, float, float]]:
     """Where a template would stand, were its extent (or that of its main colour) the one seen."""
     for (x0, y0, x1, y1), of_main in proposals:
         u0, v0, u1, v1 = template.main_box if of_main else template.box
         by_width, by_height = (x1 - x0) / (u1 - u0), (y1 - y0) / (v1 - v0)
-        if abs(np.log(by_width / by_height)) < 0.4:
+        if abs(np.log(by_width / by_height)) < tolerance:
             height = float(np.sqrt(by_width * by_height))
             x = (x0 + x1) / 2 - height * (u0 + u1) / 2
             yield x, (y0 + y1) / 2 - height * (v0 + v1) / 2 + height, height
@@ -259,8 +275,8 @@ def _refine(paints: _Paints, fits: list[Fit], unexplained: float, area: int) -> 
     return min(refined, key=lambda f: f.cost, default=None)
 
 
-def _lettering(paints: _Paints, sign: Fit) -> float:
-    """How much better a scrawl fits the sign's text than the best word, in misfit a pixel of the text field."""
+def _lettering(paints: _Paints, sign: Fit) -> tuple[float, Template]:
+    """How much better a scrawl fits a sign than the best word, in misfit a pixel of the text field; and that word."""
     dark = sign.colour in ("white", "yellow")
     half = len(signs()) // 2
     ink = _TEXT[0 if dark else 1]
@@ -269,30 +285,37 @@ def _lettering(paints: _Paints, sign: Fit) -> float:
     top, left = sign.base - sign.height, sign.x
     x0, y0, x1, y1 = _placed((-0.66, 0.14, 0.66, 0.5), left, top + sign.height, sign.height)
     field = slice(y0, y1), slice(x0, x1)
-    costs: dict[bool, float] = {}
+    scrawl, best, word = np.inf, np.inf, signs()[0]
     for template in signs()[half:] if dark else signs()[:half]:
         for dx in (-1.0, 0.0, 1.0):
             for dy in (-0.7, 0.0, 0.7):
                 fit = Fit(template, sign.colour, sign.x + dx, sign.base + dy, sign.height, 0)
                 written = paint_map(fit)[field] == ink
                 cost = float(np.where(written, letters[field], board[field]).mean())
-                garbled = template.fault is not None
-                costs[garbled] = min(cost, costs.get(garbled, np.inf))
-    return costs[False] - costs[True]
+                if template.fault is not None:
+                    scrawl = min(scrawl, cost)
+                elif cost < best:
+                    best, word = cost, template
+    return best - scrawl, word
 
 
-def _halves(paints: _Paints, mask: NDArray[np.bool_]) -> list[Seen]:
-    """A wide piece of foreground, cut where it is thinnest: two things may touch."""
+def _apart(paints: _Paints, mask: NDArray[np.bool_], cuts: int) -> list[Seen]:
+    """The thing that a mask shows; or the things, where it fits badly and two that touch explain it much better."""
+    whole = _identify(paints, mask)
+    if whole is None or not cuts or whole.cost < SPLIT:
+        return [] if whole is None else [whole]
     x0, _, x1, _ = _extent(mask)
-    inner = slice(x0 + (x1 - x0) // 5, x1 - (x1 - x0) // 5)
-    if inner.stop - inner.start < 6:
-        return []
-    at = inner.start + int(mask[:, inner].sum(axis=0).argmin())
-    sides = [mask.copy(), mask.copy()]
-    sides[0][:, at:] = False
-    sides[1][:, :at] = False
-    found = [_identify(paints, side) for side in sides]
-    return [seen for seen in found if seen is not None]
+    margin = (x1 - x0) // 5
+    profile = mask.sum(axis=0)[x0 + margin : x1 - margin]
+    if profile.size < 6:
+        return [whole]
+    at = x0 + margin + int(profile.argmin())
+    columns = np.arange(SIZE)
+    parts = [s for half in (columns < at, columns >= at) for s in _apart(paints, mask & half, cuts - 1)]
+    areas = [s.area for s in parts]
+    if len(parts) < 2 or min(areas) < 0.25 * whole.area or max(s.cost for s in parts) > SPLIT:
+        return [whole]
+    return parts if np.average([s.cost for s in parts], weights=areas) < 0.5 * whole.cost else [whole]
 
 
 def _extent(mask: NDArray[np.bool_]) -> Pixels:
@@ -308,4 +331,6 @@ def unfit(view: View, fit: Fit, mask: NDArray[np.bool_]) -> Floats:
     out = np.where(painted == MAIN, colour, out)
     rows, columns = np.nonzero(painted >= FIRST_MATERIAL)
     out[rows, columns] = view.materials[painted[rows, columns] - FIRST_MATERIAL, rows, columns]
-    return out
+    # Where paints meet, a scaled, blurred or generated picture mixes them: no fault.
+    edge = ndimage.maximum_filter(painted, 3) != ndimage.minimum_filter(painted, 3)
+    return np.where(edge, 0, out)
