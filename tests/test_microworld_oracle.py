@@ -9,7 +9,8 @@ from sdg import microworld
 from sdg.microworld.captions import caption
 from sdg.microworld.oracle import measure, read_caption
 from sdg.microworld.oracle.judging import Thing, misalignments
-from sdg.microworld.scene import SPLITS, Group, Plan, sample_plan
+from sdg.microworld.render import _backdrop
+from sdg.microworld.scene import SPLITS, Group, Plan, sample_backdrop, sample_plan
 
 SDG = Path(microworld.__file__).parents[1]
 
@@ -94,11 +95,18 @@ def test_objects_are_where_they_were_drawn(measured):
     assert right >= 0.85 * len(clean)
 
 
-def test_an_empty_scene_lacks_its_object_and_noise_is_a_heavy_load():
-    grey = measure(Image.new("RGB", (128, 128), (128, 128, 128)), "a red car")
-    assert grey.kinds == ("missing_object",)
+def test_an_empty_scene_lacks_its_object():
+    empty = _backdrop(sample_backdrop(np.random.default_rng(2)), 128)
+    found = measure(Image.fromarray(np.clip(empty, 0, 255).astype(np.uint8)), "a red car")
+    assert found.kinds == ("missing_object",)
+    assert found.load("misalignment") == pytest.approx(1, abs=0.05)
+    assert (found.load("artifact"), found.things) == (0, ())
+
+
+def test_noise_is_a_heavy_load():
     noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
-    assert sum(measure(Image.fromarray(noise), "a red car").load(t) for t in ("artifact", "misalignment")) > 0.5
+    found = measure(Image.fromarray(noise), "a red car")
+    assert found.load("misalignment") + found.load("artifact") > 0.8
 
 
 def test_sizes_other_than_the_reference_are_scaled():

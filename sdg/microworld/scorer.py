@@ -24,7 +24,7 @@ SIZE = 128
 """Side in pixels at which pictures are looked at; others are scaled."""
 CELLS = 16
 """Cells a side of the map that the words look at."""
-LENGTH = 36
+LENGTH = 28
 """Longest caption in words; what follows is not read."""
 _WORD = re.compile(r"[a-z]+|[^\w\s]")
 
@@ -98,7 +98,6 @@ class MicroworldScorer(nn.Module, PyTorchModelHubMixin, library_name="sdg", tags
             ids: of :meth:`ids`.
         """
         placed = cells + self.position
-        ids = ids[:, : max(1, int((ids > 0).sum(1).max()))]
         known = (ids > 0).unsqueeze(-1)
         words = self.reader(self.embedding(ids))[0] * known
         heads = 4

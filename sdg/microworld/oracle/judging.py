@@ -48,7 +48,8 @@ def name(seen: Seen) -> Thing:
     best = _best(seen)
     known = best.cost < UNKNOWN
     kind, colour = (best.template.kind, best.colour) if known else ("", "")
-    return Thing(kind, colour, to_grid(seen.box), seen.area)
+    # A fit ends where the object does; the mask may lack a foot in the shadow.
+    return Thing(kind, colour, to_grid(best.box if known else seen.box), seen.area)
 
 
 def to_grid(box: Pixels) -> Box:

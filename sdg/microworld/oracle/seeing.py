@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 SIZE = 128
 """Side in pixels at which pictures are measured; others are scaled."""
-_HORIZONS = np.arange(0.49, 0.675, 0.008)
+_HORIZONS = [float(h) for h in np.arange(0.49, 0.675, 0.008)]
 _SUN = np.array((255, 246, 204), dtype=np.float32)
 _NEAR, _FAR = 10.0, 44.0
 """Distance in RGB below which a pixel wears a paint without doubt, and above which it does not at all."""
@@ -97,7 +97,7 @@ def _misfit(pixels: Floats, paint: Floats, low: Floats | np.float32, high: float
 
 def _backdrop(pixels: Floats) -> tuple[str, str, float, Floats]:
     """The sky, ground and horizon that fit best, and the colours that they have, (S, S, 3)."""
-    ys = ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE)[:, None]
+    ys: Floats = ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE)[:, None].astype(np.float32)
     sample = pixels[:, 2::4]
     best: tuple[float, str, str, float] = (np.inf, "", "", 0.5)
     for horizon in _HORIZONS:
@@ -129,12 +129,16 @@ def _backdrop(pixels: Floats) -> tuple[str, str, float, Floats]:
 
 def _skies(ys: Floats, horizon: float) -> dict[str, Floats]:
     along = ys / np.float32(horizon)
-    return {name: np.array(top) * (1 - along) + np.array(low) * along for name, (top, low) in SKIES.items()}
+    return {name: _rgb(top) * (1 - along) + _rgb(low) * along for name, (top, low) in SKIES.items()}
 
 
 def _grounds(ys: Floats, horizon: float) -> dict[str, Floats]:
-    depth = np.clip((ys - horizon) / (1 - horizon), 0, 1)
-    return {name: np.array(colour) * (0.82 + 0.26 * depth) for name, colour in GROUNDS.items()}
+    depth = np.clip((ys - horizon) / (1 - horizon), 0, 1).astype(np.float32)
+    return {name: _rgb(colour) * (np.float32(0.82) + np.float32(0.26) * depth) for name, colour in GROUNDS.items()}
+
+
+def _rgb(colour: tuple[int, int, int]) -> Floats:
+    return np.array(colour, dtype=np.float32)
 
 
 def _sun(pixels: Floats, bare: Floats) -> int:
