@@ -1,4 +1,4 @@
-"""Defects drawn on the picture: overlays, and contact sheets of many pictures.
+"""Defects drawn on the picture: overlays, and contact sheets of many pictures; and the empty figure of a plot.
 
 Colour never stands alone: an artifact has an orange solid frame, a misalignment a blue dashed one (a pair that
 colour-blind readers tell apart), and every frame carries a numbered tag, 1 being the most important defect.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
 from sdg.defects import Defect, DefectSet, DefectType
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RGB = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -126,6 +129,20 @@ def contact_sheet(items: Iterable[Pictured], columns: int = 10, side: int = 256)
                 draw.text((left, top + side + gap // 2 + index * line), words, fill=colour, font=font)
         top += height
     return sheet
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure of matplotlib for a plot, in inches, which asks for no display.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib, saying how to install it.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('plots need matplotlib: pip install "sdg-t2i[plot]"', name="matplotlib") from error
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _enlarged(image: Image.Image, min_side: int) -> Image.Image:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sdg.defects import TIERS, TYPES, DefectSet, DefectType
+from sdg.draw import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,13 +156,8 @@ def plot_statistics(statistics: Statistics, title: str = "") -> Figure:
     Raises:
         ModuleNotFoundError: without matplotlib, saying how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "sdg-t2i[plot]"', name="matplotlib") from error
-
     rows = min(len(statistics.images_by), _MOST_GENERATORS + 1)
-    figure = Figure(figsize=(13, max(4, 1.7 + 0.3 * rows)), layout="constrained")
+    figure = blank_figure(13, max(4, 1.7 + 0.3 * rows))
     density, composition, tiers = figure.subplots(1, 3, width_ratios=(1.15, 0.9, 1.3))
     _plot_density(density, statistics)
     _plot_composition(composition, statistics)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sdg.calibration.curves import Judged
 from sdg.defects import TYPES
+from sdg.draw import blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,12 +30,7 @@ def plot_confidence(judged: Judged, title: str = "") -> Figure:
     Raises:
         ModuleNotFoundError: without matplotlib, saying how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "sdg-t2i[plot]"', name="matplotlib") from error
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = blank_figure(13, 4.2)
     reliability, exchange, alarms = figure.subplots(1, 3)
 
     curve = judged.reliability()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdg.defects import TYPES
+from sdg.draw import blank_figure
 from sdg.evaluation.counts import ImageCounts
 from sdg.evaluation.metrics import Sums, estimate, ratio
 
@@ -70,12 +71,7 @@ def plot_box_f1(sets: Mapping[str, ImageCounts], ci: float = 0.95) -> Figure:
     Raises:
         ModuleNotFoundError: without matplotlib, saying how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "sdg-t2i[plot]"', name="matplotlib") from error
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = blank_figure(9, 3.8)
     panels = figure.subplots(1, len(TYPES), sharey=True)
     for place, (name, counts) in enumerate(sets.items()):
         colour, style = _COLOURS[place % len(_COLOURS)], _STYLES[place % len(_STYLES)]
