@@ -109,6 +109,12 @@ def patterns(split: str) -> dict[str, tuple[str, ...]]:
     return _PATTERNS[split]
 
 
+def pieces() -> list[str]:
+    """What the sentence patterns of all splits are made of."""
+    held = [sentence for forms in _HELD_OUT.values() for sentences in forms.values() for sentence in sentences]
+    return [*_OPENINGS, *_CLOSINGS, *(middle for middles in _FORMS.values() for middle in middles), *held]
+
+
 def noun_phrase(colour: str, kind: str, count: int = 1) -> str:
     """ "a red car", "an orange cup", "two red cars"."""
     if count > 1:

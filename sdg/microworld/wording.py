@@ -10,10 +10,10 @@ import numpy as np
 from sdg.boxes import GRID
 from sdg.defects import Defect
 from sdg.microworld.artifacts import Artifact
-from sdg.microworld.captions import NUMBERS, noun_phrase, patterns, phrase
+from sdg.microworld.captions import NUMBERS, noun_phrase, phrase, pieces
 from sdg.microworld.kinds import COLOURS, KINDS, plural
 from sdg.microworld.misalignments import Misalignment
-from sdg.microworld.scene import SPLITS, Plan, Thing
+from sdg.microworld.scene import Plan, Thing
 
 Box = tuple[int, int, int, int]
 
@@ -253,7 +253,7 @@ def think(
 
 def _vocabulary() -> tuple[str, ...]:
     """Every word that a caption, a reason or a think text can hold."""
-    texts = [p for split in SPLITS for forms in patterns(split).values() for p in forms]
+    texts = pieces()
     texts += [wording for wordings in REASONS.values() for wording in wordings] + list(NUMBERS) + list(COLOURS)
     texts += [f"{name} {plural(name)}" for name in KINDS] + list(_FLAW.values())
     for kind in KINDS.values():
