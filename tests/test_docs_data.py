@@ -5,29 +5,22 @@ import io
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import pages
 import pytest
 
-import sdg
 from sdg.readers import LAYOUTS, convert
 from sdg.readers.sdg30k import GROUPS
 
-ROOT = Path(sdg.__file__).parents[1]
-PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE, BLOCKS = pages.read("data.md")
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
     """What every block printed."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "bin").mkdir()
-    (folder / "bin" / "sdg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sdg "$@"\n')
-    (folder / "bin" / "sdg").chmod(0o755)
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment = pages.shell(folder)
     names: dict = {}
     told = []
     before = Path.cwd()

@@ -4,20 +4,15 @@ Those marked ``sh`` need a server or a cluster: only their options are checked.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import pages
 import pytest
 from pyarrow import parquet
 
-import sdg
-
-ROOT = Path(sdg.__file__).parents[1]
-PAGE = (ROOT / "docs" / "detect-many.md").read_text(encoding="utf-8")
-ALL = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE, ALL = pages.read("detect-many.md")
 BLOCKS = [block for block in ALL if block[0] != "sh"]
 
 
@@ -25,12 +20,7 @@ BLOCKS = [block for block in ALL if block[0] != "sh"]
 def said(tmp_path_factory):
     """What every block printed, and the folder in which they ran."""
     folder = tmp_path_factory.mktemp("detect")
-    # `sdg` is this interpreter's, wherever its scripts are.
-    (folder / "bin").mkdir()
-    (folder / "bin" / "sdg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sdg "$@"\n')
-    (folder / "bin" / "sdg").chmod(0o755)
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    environment = pages.shell(folder)
     printed = []
     for language, code in BLOCKS:
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]

@@ -7,17 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import pages
 import pytest
 
-import sdg
 from sdg import SDGDetector, microworld
 from sdg.engines.base import EndpointError
 
-ROOT = Path(sdg.__file__).parents[1]
-PAGE = (ROOT / "docs" / "endpoint.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE, BLOCKS = pages.read("endpoint.md")
 URL = "http://localhost:8000/v1"
 PROGRAMS = {"python": [sys.executable], "transformers": [sys.executable, "-m", "transformers.cli.transformers"]}
 
@@ -37,7 +34,7 @@ def url(folder):
         port = str(free.getsockname()[1])
     code = next(code for language, code in BLOCKS if language == "bash" and "transformers serve" in code)
     save, serve = (shlex.split(line) for line in code.splitlines())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(pages.ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([*PROGRAMS[save[0]], *save[1:]], cwd=folder, env=environment, check=True)
     command = [*PROGRAMS[serve[0]], *(port if word == "8000" else word for word in serve[1:])]
     with open(folder / "log", "w") as log:

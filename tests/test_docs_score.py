@@ -1,32 +1,21 @@
 """The commands of docs/score-your-detector.md run as they stand, one after another, in an empty folder."""
 
 import json
-import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
+import pages
 import pytest
 
-import sdg
-
-ROOT = Path(sdg.__file__).parents[1]
-PAGE = (ROOT / "docs" / "score-your-detector.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
+PAGE, BLOCKS = pages.read("score-your-detector.md")
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     """What every block printed, by its text, and the folder in which they ran."""
     folder = tmp_path_factory.mktemp("score")
-    # `sdg` is this interpreter's, wherever its scripts are.
-    (folder / "bin").mkdir()
-    (folder / "bin" / "sdg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sdg "$@"\n')
-    (folder / "bin" / "sdg").chmod(0o755)
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
-    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    environment = pages.shell(folder)
+    environment |= {"HF_HOME": str(folder / "home")}
     printed = {}
     for language, code in BLOCKS:
         command = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
