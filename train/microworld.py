@@ -79,9 +79,10 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
     # Load and build.
     rows = load_records(data_args.data).select_columns(["image", "caption"])
     rows = rows.cast_column("image", ImageFeature(decode=False))
-    pipeline = (
-        DiffusionPipeline.from_pretrained(data_args.pipeline) if data_args.pipeline else build_pipeline(VOCABULARY)
-    )
+    if data_args.pipeline:  # its text encoders would come in the bfloat16 that they are saved in
+        pipeline = DiffusionPipeline.from_pretrained(data_args.pipeline, torch_dtype=torch.float32)
+    else:
+        pipeline = build_pipeline(VOCABULARY)
     if data_args.stage == "autoencoder":
         model = Reconstruction(pipeline.vae)
         data, collate = rows, lambda batch: {"pixel_values": pixels(batch)}
@@ -90,8 +91,11 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
         path = Path(data_args.latents or Path(args.output_dir) / "latents.safetensors")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts = [encode(pipeline.vae, pixels(rows[i : i + 256])) for i in tqdm(range(0, len(rows), 256))]
-            save_file({"latents": torch.cat(parts)} | token_ids(pipeline, rows["caption"]), path)
+            starts = tqdm(range(0, len(rows), 256), desc="encode")
+            parts = [encode(pipeline.vae, pixels(list(rows.skip(i).take(256)))) for i in starts]
+            whole = path.with_suffix(".part")  # a file is either whole or absent
+            save_file({"latents": torch.cat(parts)} | token_ids(pipeline, rows["caption"]), whole)
+            whole.rename(path)
         columns = load_file(path)
         normalise(pipeline.vae, columns["latents"])
         data = Encoded(columns, pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor)
@@ -117,7 +121,7 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
     captions = rows[:24]["caption"]
     if data_args.stage == "autoencoder":
         with torch.no_grad():
-            pictures = pixels(rows.select(range(24)).to_list())
+            pictures = pixels(list(rows.take(24)))
             decoded = pipeline.vae.decode(pipeline.vae.encode(pictures).latents).sample
         images = pipeline.image_processor.postprocess(decoded)
     else:

@@ -203,7 +203,7 @@ class Reconstruction(nn.Module):
 @torch.no_grad()
 def encode(vae: Any, pictures: Tensor, batch_size: int = 64) -> Tensor:
     """Raw latents of pictures in [-1, 1]; (N, CHANNELS, H / 8, W / 8) in float16."""
-    return torch.cat([vae.encode(part).latents.half() for part in pictures.split(batch_size)])
+    return torch.cat([vae.encode(part).latents.half() for part in pictures.split(batch_size)]).contiguous()
 
 
 def normalise(vae: Any, latents: Tensor) -> None:

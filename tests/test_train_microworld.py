@@ -1,0 +1,50 @@
+"""train/microworld.py from the command line: both stages, a stop between them, and what they leave."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+import sdg
+from sdg import microworld
+from sdg.records import write_records
+
+ROOT = Path(sdg.__file__).parents[1]
+SMALL = "--per_device_train_batch_size 2 --lr_scheduler_type constant --lr_scheduler_kwargs {} --logging_steps 1"
+
+
+def train(config: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train" / "microworld.py"), "--config", str(ROOT / "train/configs" / config)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command += [*SMALL.split(), "--data", str(folder / "data"), *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_both_stages_leave_a_pipeline_that_loads_plainly_and_go_on_after_a_stop(tmp_path):
+    write_records(microworld.generate(24, seed=0, split="train", clean=True), tmp_path / "data")
+    first, second = tmp_path / "autoencoder", tmp_path / "flow"
+    saving = ("--save_strategy", "steps", "--save_steps", "1")
+    for steps in ("1", "2"):  # the second call resumes the first one's checkpoint
+        run = train("t2i_autoencoder.yaml", tmp_path, "--output_dir", str(first), "--max_steps", steps, *saving)
+        assert run.returncode == 0, run.stderr
+    assert (first / "checkpoint-2").is_dir()
+    run = train(
+        "t2i_flow.yaml", tmp_path, "--output_dir", str(second), "--pipeline", str(first / "final"), "--max_steps", "1"
+    )
+    assert run.returncode == 0, run.stderr
+    assert Image.open(second / "sheet.png").width > 128
+    assert (second / "latents.safetensors").exists()
+    pipeline = DiffusionPipeline.from_pretrained(second / "final")
+    assert pipeline.vae.config.scaling_factor != 1
+
+
+def test_an_unknown_stage_is_named(tmp_path):
+    write_records(microworld.generate(1, seed=0, split="train", clean=True), tmp_path / "data")
+    run = train("t2i_flow.yaml", tmp_path, "--pipeline", "", "--stage", "paint", "--output_dir", str(tmp_path / "out"))
+    assert run.returncode
+    assert "stage='paint' is neither 'autoencoder' nor 'flow'" in run.stderr
