@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "sdg_config.json"
 """What a checkpoint says about itself, beside its weights: ``prompt``, ``prompt_without_caption``, ``box_order``,
-``max_new_tokens``, ``made_for``."""
+``max_new_tokens``, ``made_for``, ``bf16_differs``."""
 
 MAX_NEW_TOKENS = 4096
 """Room for a think text and a long list where the checkpoint names no limit of its own (App. D)."""

@@ -73,6 +73,7 @@ def detect_on_ray(
             num_gpus=gpus,
         )
         for row in answers.iter_rows():
+            # What this job's own workers sent; Ray itself moves objects between them in the same way.
             answer = pickle.loads(row["outcome"])
             if isinstance(answer, Exception):
                 raise answer
