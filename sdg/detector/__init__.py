@@ -120,6 +120,8 @@ class SDGDetector:
         trust = read_trust(
             name_or_path if adapter is None else adapter, hub if adapter is None else replace(hub, revision=None)
         )
+        if answer_only:  # what the model knew of its think text was part of what was calibrated
+            trust = replace(trust, calibration=None)
         if adapter is not None:
             settings |= read_settings(adapter, replace(hub, revision=None))
         if max_new_tokens is None:
