@@ -86,7 +86,7 @@ def test_an_answer_without_a_think_text_is_read_and_shorter(detector, records):
     assert sum(a.info["new_tokens"] for a in answers) < sum(a.info["new_tokens"] for a in detector(images, captions))
     assert {d.confidence for a in answers for d in a} <= {None}
     assert not any(a.info["calibrated"] for a in answers)
-    with pytest.raises(ValueError, match="min_confidence=0.9 needs confidences"):
+    with pytest.raises(ValueError, match=r"min_confidence=0\.9 needs confidences"):
         quick(images[0], captions[0], min_confidence=0.9)
     assert "".join(quick.stream(images[0], captions[0])) == answers[0].raw
 
