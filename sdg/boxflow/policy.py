@@ -28,7 +28,7 @@ class Policy(ABC):
 
     Args:
         pipeline: of diffusers; its transformer is the policy network, the rest is used as it is.
-        max_sequence_length: tokens of a prompt, 1..512; None takes the pipeline's own number.
+        max_sequence_length: tokens of a prompt, 1..``longest_prompt``; None takes the pipeline's own number.
 
     Raises:
         ValueError: for a scheduler that is not flow matching, or such a number of tokens out of range.
@@ -38,6 +38,8 @@ class Policy(ABC):
     """Modules of the transformer that get a LoRA where the user names none."""
     linear_sigmas: ClassVar[bool] = False
     """Whether the pipeline starts from evenly spaced noise levels instead of the scheduler's own."""
+    longest_prompt: ClassVar[int] = 512
+    """Largest ``max_sequence_length`` that the pipeline takes."""
 
     _families: ClassVar[dict[str, type[Policy]]] = {}
 
@@ -47,8 +49,11 @@ class Policy(ABC):
             Policy._families[pipeline] = cls
 
     def __init__(self, pipeline: Any, max_sequence_length: int | None = None) -> None:
-        if max_sequence_length is not None and not 1 <= max_sequence_length <= 512:
-            raise ValueError(f"max_sequence_length={max_sequence_length} is out of range; a prompt has 1..512 tokens")
+        if max_sequence_length is not None and not 1 <= max_sequence_length <= self.longest_prompt:
+            raise ValueError(
+                f"max_sequence_length={max_sequence_length} is out of range; {type(pipeline).__name__} reads "
+                f"1..{self.longest_prompt} tokens of a prompt"
+            )
         self.pipeline = pipeline
         self.prompt_options = {} if max_sequence_length is None else {"max_sequence_length": max_sequence_length}
         sde.schedule(pipeline.scheduler, 2, tokens=256)  # refuses a scheduler that is not flow matching
@@ -59,7 +64,7 @@ class Policy(ABC):
 
         Args:
             pipeline: of diffusers.
-            max_sequence_length: tokens of a prompt, 1..512; None takes the pipeline's own number.
+            max_sequence_length: tokens of a prompt; None takes the pipeline's own number.
 
         Raises:
             ValueError: for a family that has no policy, or what the policy refuses.
@@ -86,6 +91,11 @@ class Policy(ABC):
     def multiple(self) -> int:
         """What height and width are multiples of: the side in pixels of a patch of the transformer."""
         return int(self.pipeline.vae_scale_factor * self.transformer.config.patch_size)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the autoencoder's latents."""
+        return int(self.transformer.config.in_channels)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse sizes in pixels that the pipeline cannot draw.
@@ -173,16 +183,12 @@ class Policy(ABC):
             ValueError: for a size that the pipeline cannot draw.
         """
         self.check_size(height, width)
-        channels = self.transformer.config.in_channels
-        return self._draw(channels, generators, height, width, device)
-
-    def _draw(
-        self, channels: int, generators: Sequence[torch.Generator], height: int, width: int, device: torch.device | str
-    ) -> Tensor:
-        """Noise as the pipeline's own ``prepare_latents`` draws and lays it out."""
         size, dtype = len(generators), torch.float32
-        drawn = self.pipeline.prepare_latents(size, channels, height, width, dtype, device, list(generators))
-        return drawn[0] if isinstance(drawn, tuple) else drawn
+        drawn = self.pipeline.prepare_latents(
+            size, self.latent_channels, height, width, dtype, device, list(generators)
+        )
+        noise: Tensor = drawn[0] if isinstance(drawn, tuple) else drawn
+        return noise
 
     def unpack(self, x: Tensor, height: int, width: int) -> Tensor:
         """Latents as the autoencoder takes them, (B, C, H, W)."""
@@ -204,15 +210,10 @@ class Policy(ABC):
         pictures: list[Image] = self.pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
         return pictures
 
-    def _inputs(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Latents in the transformer's precision, and one float32 noise level an image, (B,)."""
+    def network_inputs(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Latents in the transformer's precision, and the noise level of each image, (B,), float32."""
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
         return x.to(self.transformer.dtype), levels
-
-    @property
-    def _timesteps(self) -> int:
-        """Timestep of sigma = 1, in the scheduler's counting."""
-        return int(self.pipeline.scheduler.config.num_train_timesteps)
 
 
 class SD3Policy(Policy, pipeline="StableDiffusion3Pipeline"):
@@ -252,7 +253,7 @@ class SD3Policy(Policy, pipeline="StableDiffusion3Pipeline"):
         width: int,
     ) -> Tensor:
         """The model's noise - x_0 at ``x``; with guidance the network sees a batch of 2 B."""
-        latents, levels = self._inputs(x, sigma)
+        latents, levels = self.network_inputs(x, sigma)
         prompt, pooled = conditions["prompt"], conditions["pooled"]
         guided = guidance_scale > 1
         if guided:
@@ -261,7 +262,7 @@ class SD3Policy(Policy, pipeline="StableDiffusion3Pipeline"):
             pooled = torch.cat([conditions["no_pooled"], pooled])
         velocity: Tensor = network(
             hidden_states=latents,
-            timestep=levels * self._timesteps,
+            timestep=levels * self.pipeline.scheduler.config.num_train_timesteps,
             encoder_hidden_states=prompt.to(latents.dtype),
             pooled_projections=pooled.to(latents.dtype),
             return_dict=False,
@@ -270,3 +271,75 @@ class SD3Policy(Policy, pipeline="StableDiffusion3Pipeline"):
             return velocity
         without, with_prompt = velocity.chunk(2)
         return without + guidance_scale * (with_prompt - without)
+
+
+class FluxPolicy(Policy, pipeline="FluxPipeline"):
+    """FLUX.1; ``guidance_scale`` goes into the network where that was distilled to take it ([dev]), else nowhere.
+
+    Its latents are packed: a token holds 2 x 2 cells of the autoencoder's, and has one log-probability.
+    """
+
+    lora_targets = ATTENTION + TEXT_ATTENTION + FEED_FORWARD
+    linear_sigmas = True
+
+    @property
+    def cell(self) -> int:
+        """Side in pixels of a token."""
+        return int(self.pipeline.vae_scale_factor * 2)
+
+    @property
+    def multiple(self) -> int:
+        """Side in pixels of a token, of which height and width are multiples."""
+        return self.cell
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the autoencoder's latents, of which a token holds four cells."""
+        return int(self.transformer.config.in_channels // 4)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str], guidance_scale: float, device: torch.device | str) -> dict[str, Tensor]:
+        """``prompt`` (B, tokens, C) and ``pooled`` (B, C)."""
+        prompt, pooled, _ = self.pipeline.encode_prompt(
+            prompt=list(prompts), prompt_2=None, device=device, **self.prompt_options
+        )
+        return {"prompt": prompt, "pooled": pooled}
+
+    def velocity(
+        self,
+        network: nn.Module,
+        x: Tensor,
+        sigma: float | Tensor,
+        conditions: dict[str, Tensor],
+        guidance_scale: float,
+        height: int,
+        width: int,
+    ) -> Tensor:
+        """The model's noise - x_0 at ``x``, (B, tokens, C)."""
+        latents, levels = self.network_inputs(x, sigma)
+        # Through the latents' precision first, as the pipeline does: the network multiplies by 1000 again.
+        timestep = (levels * self.pipeline.scheduler.config.num_train_timesteps).to(latents.dtype) / 1000
+        guidance = torch.full_like(levels, guidance_scale) if self.transformer.config.guidance_embeds else None
+        prompt = conditions["prompt"].to(latents.dtype)
+        velocity: Tensor = network(
+            hidden_states=latents,
+            timestep=timestep,
+            guidance=guidance,
+            pooled_projections=conditions["pooled"].to(latents.dtype),
+            encoder_hidden_states=prompt,
+            txt_ids=torch.zeros(prompt.shape[1], 3, device=x.device),
+            img_ids=self._positions(height, width).to(x.device),
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """0, row and column of each token, (tokens, 3)."""
+        rows, columns = self.grid(height, width)
+        return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())
+
+    def unpack(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Tokens (B, N, 4 C) as latents of the autoencoder, (B, C, H, W)."""
+        rows, columns = self.grid(height, width)
+        cells = x.unflatten(2, (-1, 2, 2)).unflatten(1, (rows, columns))  # (B, rows, columns, C, 2, 2)
+        return cells.permute(0, 3, 1, 4, 2, 5).reshape(len(x), -1, 2 * rows, 2 * columns)
