@@ -59,6 +59,7 @@ def dynamic_shift() -> FlowMatchEulerDiscreteScheduler:
         pytest.param(tiny_pipelines.sd3, 4.5, id="sd3-guided"),
         pytest.param(lambda: tiny_pipelines.sd3(third=False), 4.5, id="sd3-without-t5"),
         pytest.param(lambda: tiny_pipelines.sd3(dynamic_shift()), 1.0, id="sd3-dynamic-shift"),
+        pytest.param(tiny_pipelines.microworld, 4.5, id="microworld"),
         pytest.param(tiny_pipelines.flux, 3.5, id="flux-dev"),
         pytest.param(lambda: tiny_pipelines.flux(guidance_embeds=False), 3.5, id="flux-schnell"),
         pytest.param(lambda: tiny_pipelines.flux(dynamic_shift()), 3.5, id="flux-dynamic-shift"),

@@ -25,7 +25,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from sdg.training.generator import LENGTH, build_third_tokenizer, build_tokenizer
+from sdg.training.generator import LENGTH, build_pipeline, build_third_tokenizer, build_tokenizer
 
 WORDS = ["a", "red", "green", "blue", "car", "tree", "house", "by", "the", "under", "of"]
 WIDTH = 32
@@ -119,6 +119,11 @@ def sd3(scheduler: Any = None, third: bool = True, seed: int = 0) -> StableDiffu
         tokenizer_3=third_tokenizer if third else None,
     )
     return _quiet(pipeline, seed)
+
+
+def microworld(seed: int = 0) -> StableDiffusion3Pipeline:
+    """The microworld's generator before its training, with another autoencoder than the others'."""
+    return _quiet(build_pipeline(WORDS, seed), seed)
 
 
 def flux(scheduler: Any = None, guidance_embeds: bool = True, seed: int = 0) -> FluxPipeline:
