@@ -31,7 +31,17 @@ from sdg.microworld import VOCABULARY
 from sdg.records import Record, load_records
 from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
-from sdg.training.generator import SHORT, Flow, Reconstruction, build_pipeline, encode, normalise, token_ids
+from sdg.training.dense import DenseVocabulary
+from sdg.training.generator import (
+    SHORT,
+    Flow,
+    Reconstruction,
+    build_pipeline,
+    encode,
+    normalise,
+    object_labels,
+    token_ids,
+)
 from sdg.training.optim import MuonWithAdamW
 
 
@@ -47,6 +57,8 @@ class GeneratorArguments:
     latents: str | None = field(default=None, metadata={"help": "File that holds the encoded pictures; made once."})
     muon: bool = field(default=True, metadata={"help": "Muon for matrices, AdamW for the rest."})
     save_minutes: float = field(default=4.0, metadata={"help": "Minutes between checkpoints."})
+    max_objects: int = field(default=2, metadata={"help": "Flow: leave pictures with more objects out."})
+    dense_weight: float = field(default=0.1, metadata={"help": "Flow: weight of the heads that name what is where."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 
 
@@ -87,7 +99,9 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
         model = Reconstruction(pipeline.vae)
         data, collate = rows, lambda batch: {"pixel_values": pixels(batch)}
     elif data_args.stage == "flow":
-        model, collate = Flow(pipeline), None
+        things = load_records(data_args.data).select_columns(["objects", "defects"])
+        vocabulary = DenseVocabulary.of(things)
+        model, collate = Flow(pipeline, vocabulary, data_args.dense_weight), None
         path = Path(data_args.latents or Path(args.output_dir) / "latents.safetensors")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +112,10 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
             whole.rename(path)
         columns = load_file(path)
         normalise(pipeline.vae, columns["latents"])
+        few = torch.tensor([len(objects) <= data_args.max_objects for objects in things["objects"]])
+        columns = {name: column[few] for name, column in columns.items()}
+        rows = rows.select(few.nonzero().flatten().tolist())
+        columns |= object_labels([o for o in things["objects"] if len(o) <= data_args.max_objects], vocabulary)
         data = Encoded(columns, pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor)
     else:
         raise ValueError(f"stage={data_args.stage!r} is neither 'autoencoder' nor 'flow'")

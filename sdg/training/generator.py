@@ -6,7 +6,8 @@ modules turn the parts into losses: :class:`Reconstruction` for the autoencoder,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -17,8 +18,10 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -27,6 +30,10 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from sdg.defects import DefectSet
+from sdg.records import Record
+from sdg.training.dense import DenseHeads, DenseVocabulary, dense_labels, dense_loss
 
 SIZE = 128
 """Side of the pictures in pixels."""
@@ -213,11 +220,36 @@ def normalise(vae: Any, latents: Tensor) -> None:
     vae.scaling_factor, vae.shift_factor = 1 / std, mean
 
 
+def object_labels(
+    pictures: Sequence[Sequence[Mapping[str, Any]]], vocabulary: DenseVocabulary, side: int = SIZE // 16
+) -> dict[str, Tensor]:
+    """What is to be seen at each of the transformer's side x side tokens: labels of the heads of :class:`Flow`.
+
+    Args:
+        pictures: the objects of each, as :class:`sdg.records.Record` has them.
+        vocabulary: names of the classes.
+        side: tokens of a row, and rows.
+
+    Returns:
+        dense_kind and dense_colour (N, side^2), dense_object_box (N, side^2, 4): :func:`sdg.training.dense.dense_labels`.
+    """
+    unseen = Image.new("RGB", (1, 1))
+    records = [Record(unseen, "", DefectSet(()), objects=tuple(objects)) for objects in pictures]
+    labels = dense_labels(records, torch.tensor([[1, side, side]] * len(records)), vocabulary)
+    names = ("dense_kind", "dense_colour", "dense_object_box")
+    return {name: labels[name].unflatten(0, (len(records), side * side)) for name in names}
+
+
 class Flow(nn.Module):
     """Flow matching of a pipeline: the squared error of the velocity, at logit-normal noise levels.
 
+    Shapes come late in so small a model. Heads on the tokens halfway through the transformer, which are thrown away
+    after training, hasten them: from noisy latents and caption they tell what is there, its colour and its box.
+
     Args:
         pipeline: whose transformer and text encoders are trained.
+        vocabulary: names of what the heads tell apart; None trains without them.
+        dense_weight: of the heads' loss.
         uncaptioned: share of captions replaced by the empty one, for guidance.
         long: share of batches in which the third encoder sees as many tokens as in a call that does not say how many.
     """
@@ -225,7 +257,14 @@ class Flow(nn.Module):
     no_input_ids: Tensor
     no_third_ids: Tensor
 
-    def __init__(self, pipeline: Any, uncaptioned: float = 0.1, long: float = 0.05) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        vocabulary: DenseVocabulary | None = None,
+        dense_weight: float = 0.1,
+        uncaptioned: float = 0.1,
+        long: float = 0.05,
+    ) -> None:
         super().__init__()
         self.transformer = pipeline.transformer
         self.encoders = nn.ModuleList([pipeline.text_encoder, pipeline.text_encoder_2])
@@ -233,7 +272,15 @@ class Flow(nn.Module):
         self.uncaptioned, self.long = uncaptioned, long
         for name, ids in token_ids(pipeline, [""]).items():
             self.register_buffer(f"no_{name}", ids, persistent=False)
+        self.heads = DenseHeads(self.transformer.inner_dim, vocabulary) if vocabulary else None
+        self.dense_weight = dense_weight
+        blocks = self.transformer.transformer_blocks
+        blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep)
+        self.halfway: Tensor | None = None
         self.end, self.padding = pipeline.tokenizer_3.eos_token_id, pipeline.tokenizer_3.pad_token_id
+
+    def _keep(self, block: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
+        self.halfway = outputs[1]
 
     def embed(self, input_ids: Tensor, third_ids: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """What the pipeline's ``encode_prompt`` returns for ``max_sequence_length=length`` (SHORT or LONG).
@@ -250,19 +297,33 @@ class Flow(nn.Module):
             third_ids = F.pad(third_ids, (0, length - third_ids.shape[1]), value=self.padding)
         return torch.cat([tokens, self.third(third_ids)[0]], dim=1), pooled
 
-    def forward(self, latents: Tensor, input_ids: Tensor, third_ids: Tensor) -> dict[str, Tensor]:
-        """Loss of normalised latents, (B, CHANNELS, H / 8, W / 8), and the ids of their captions."""
-        n = len(latents)
+    def forward(self, latents: Tensor, input_ids: Tensor, third_ids: Tensor, **labels: Tensor) -> dict[str, Tensor]:
+        """Loss of normalised latents, (B, CHANNELS, H / 8, W / 8), the ids of their captions, and labels of the heads."""
+        n, device = len(latents), latents.device
         if self.training:
-            hidden = (torch.rand(n, device=latents.device) < self.uncaptioned)[:, None]
+            hidden = (torch.rand(n, device=device) < self.uncaptioned)[:, None]
             input_ids = torch.where(hidden, self.no_input_ids, input_ids)
             third_ids = torch.where(hidden, self.no_third_ids, third_ids)
         length = LONG if self.training and float(torch.rand(())) < self.long else SHORT
-        tokens, pooled = self.embed(input_ids, third_ids, length)
-        sigma = torch.sigmoid(torch.randn(n, device=latents.device))
+        # One level from each of n equal slices of the distribution: less noise in the loss.
+        quantile = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+        sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
         noise = torch.randn_like(latents)
         mixed = torch.lerp(latents, noise, sigma[:, None, None, None])
-        velocity = self.transformer(
-            hidden_states=mixed, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=sigma * 1000
-        ).sample
-        return {"loss": F.mse_loss(velocity.float(), noise - latents)}
+        # torch's fused attention is slow on a CPU: on two cores its backward pass took 43 % of a step.
+        with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+            tokens, pooled = self.embed(input_ids, third_ids, length)
+            velocity = self.transformer(
+                hidden_states=mixed, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=sigma * 1000
+            ).sample
+        loss = F.mse_loss(velocity.float(), noise - latents)
+        if self.heads is None or not labels:
+            return {"loss": loss}
+        assert self.halfway is not None
+        nothing = {
+            "dense_artifact": torch.zeros_like(labels["dense_kind"]),
+            "dense_artifact_box": torch.full_like(labels["dense_object_box"], float("nan")),
+        }
+        flat = {name: values.flatten(0, 1) for name, values in (labels | nothing).items()}
+        parts = dense_loss(self.heads(self.halfway.flatten(0, 1)), flat)
+        return {"loss": loss + self.dense_weight * sum(parts.values()), "velocity_loss": loss.detach()}
