@@ -268,7 +268,7 @@ class Flow(nn.Module):
         super().__init__()
         self.transformer = pipeline.transformer
         self.encoders = nn.ModuleList([pipeline.text_encoder, pipeline.text_encoder_2])
-        self.third = pipeline.text_encoder_3
+        self.third = pipeline.text_encoder_3.encoder  # which shares its embedding with what is round it
         self.uncaptioned, self.long = uncaptioned, long
         for name, ids in token_ids(pipeline, [""]).items():
             self.register_buffer(f"no_{name}", ids, persistent=False)
