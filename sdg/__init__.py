@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "BoxFlowGRPOConfig": "sdg.boxflow.config",
+    "BoxFlowGRPOTrainer": "sdg.boxflow.trainer",
     "Defect": "sdg.defects",
     "DefectSet": "sdg.defects",
     "DefectType": "sdg.defects",
@@ -23,6 +25,8 @@ _HOME = {
 }
 
 __all__ = [
+    "BoxFlowGRPOConfig",
+    "BoxFlowGRPOTrainer",
     "Defect",
     "DefectSet",
     "DefectType",
@@ -35,6 +39,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from sdg.boxflow.config import BoxFlowGRPOConfig
+    from sdg.boxflow.trainer import BoxFlowGRPOTrainer
     from sdg.defects import Defect, DefectSet, DefectType
     from sdg.detector import SDGDetector
     from sdg.evaluation import SDGEval

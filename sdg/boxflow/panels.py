@@ -1,0 +1,114 @@
+"""Panels of an evaluation: pictures with the defects that were found, and the reward and advantage of every location."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdg.boxflow.advantages import Advantages
+from sdg.defects import DefectSet
+from sdg.draw import contact_sheet
+from sdg.records import Record
+
+BETTER, WORSE = np.array([33, 102, 172]), np.array([178, 24, 43])
+"""Colours of values above and below 0, apart for colour-blind eyes too."""
+
+
+def map_picture(values: Tensor, most: float, size: tuple[int, int]) -> Image.Image:
+    """A map in colours: white at 0, blue above, red below, full at ``most``.
+
+    Args:
+        values: (H, W).
+        most: absolute value that has the full colour; 0 gives a white picture.
+        size: width and height in pixels; a location stays a rectangle of one colour.
+    """
+    share = np.clip(values.cpu().numpy() / (most or 1.0), -1, 1)[..., None]
+    colours = 255 + np.abs(share) * (np.where(share < 0, WORSE, BETTER) - 255)
+    return Image.fromarray(colours.round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+
+
+def draw_panels(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    defect_sets: Sequence[DefectSet],
+    reward_maps: Tensor,
+    advantage_maps: Tensor,
+) -> Image.Image:
+    """A page with a row for each picture: its boxes, its reward map against its highest reward, its advantage map.
+
+    Args:
+        images: N pictures.
+        captions: their prompts.
+        defect_sets: what was found in them.
+        reward_maps: (N, H, W), in reward units.
+        advantage_maps: (N, H, W).
+    """
+    losses = reward_maps - reward_maps.amax(dim=(1, 2), keepdim=True)
+    worst, most = float(losses.abs().max()), float(advantage_maps.abs().max())
+    cells = []
+    for image, caption, found, rewards, loss, advantage in zip(
+        images, captions, defect_sets, reward_maps, losses, advantage_maps, strict=True
+    ):
+        low, high = float(advantage.min()), float(advantage.max())
+        for picture, words, boxes in (
+            (image, caption, found),
+            (
+                map_picture(loss, worst, image.size),
+                f"reward {float(rewards.min()):.3f} to {float(rewards.max()):.3f}",
+                (),
+            ),
+            (map_picture(advantage, most, image.size), f"advantage {low:+.2f} to {high:+.2f}", ()),
+        ):
+            cells.append(Record(picture, words, DefectSet.of(boxes)))
+    return contact_sheet(cells, columns=3)
+
+
+class Panel:
+    """Collects the first pictures of an evaluation, and shows them where the run is logged.
+
+    Args:
+        most: pictures of a panel; 0 for none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows: list[tuple[Any, ...]] = []
+
+    def keep(
+        self,
+        images: Sequence[Image.Image],
+        captions: Sequence[str],
+        found: Sequence[DefectSet] | None,
+        whole: Advantages | None,
+        mine: slice,
+    ) -> None:
+        """Take pictures of a batch, until there are enough; groups of one have no advantages and are left out."""
+        if whole is None:
+            return
+        sets = found or [DefectSet(())] * len(images)
+        rows = zip(images, captions, sets, whole.rewards[mine].cpu(), whole.values[mine].cpu(), strict=True)
+        self._rows.extend(list(rows)[: self._most - len(self._rows)])
+
+    def show(self, trainer: Any, path: Path) -> None:
+        """Write the panel as a PNG, and give it to the trackers that the run reports to."""
+        if not self._rows:
+            return
+        images, captions, sets, rewards, values = zip(*self._rows, strict=True)
+        page = draw_panels(images, captions, sets, torch.stack(rewards), torch.stack(values))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.save(path)
+        step = trainer.state.global_step
+        for callback in trainer.callback_handler.callbacks:
+            writer = getattr(callback, "tb_writer", None)  # TensorBoardCallback
+            if writer is not None:
+                writer.add_image("eval/panel", np.asarray(page), step, dataformats="HWC")
+        for name in set(trainer.args.report_to) & {"wandb", "trackio"}:
+            module = importlib.import_module(name)
+            module.log({"eval/panel": module.Image(np.asarray(page))})
