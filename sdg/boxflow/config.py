@@ -37,9 +37,9 @@ PREFIXES = ("vllm_", "use_vllm", "use_transformers_", "transformers_continuous",
 class BoxFlowGRPOConfig(GRPOConfig):
     """Configuration of :class:`sdg.BoxFlowGRPOTrainer`.
 
-    Everything about batches, groups, optimiser, precision, logging, evaluation and checkpoints is TRL's and means what it
-    means there; ``num_generations`` is K, ``num_iterations`` the passes over a batch of pictures, ``beta`` weighs the
-    KL to the reference, ``importance_sampling_level="sequence"`` takes one ratio a picture (Flow-GRPO) instead of one a
+    Everything about batches, groups, optimiser, precision, logging, evaluation and checkpoints is TRL's and means what
+    it means there; ``num_generations`` is K, ``num_iterations`` the passes over a batch of pictures, ``beta`` weighs
+    the KL to the reference, ``importance_sampling_level="sequence"`` takes one ratio a picture (Flow-GRPO) instead of one a
     location, ``scale_rewards`` chooses the std of advantages: "group", "batch" (global) or "none".
 
     Raises:
@@ -48,7 +48,7 @@ class BoxFlowGRPOConfig(GRPOConfig):
 
     learning_rate: float = field(default=3e-4, metadata={"help": "Initial learning rate; the paper's, for a LoRA."})
     epsilon: float = field(
-        default=1e-4, metadata={"help": "Clip range; ratios of pictures are far nearer 1 than text's."}
+        default=1e-4, metadata={"help": "Clip range; ratios of pictures stay far nearer 1 than text's."}
     )
     disable_dropout: bool = field(default=True, metadata={"help": "Dropout would make ratios wrong."})
 
@@ -71,7 +71,7 @@ class BoxFlowGRPOConfig(GRPOConfig):
     sde_steps: int = field(default=1, metadata={"help": "How many steps of a run are stochastic, and trained on."})
     sigma_max: float | None = field(
         default=None,
-        metadata={"help": "Stands for sigma in 1 - sigma where sigma = 1 (flow_sde); by default the next."},
+        metadata={"help": "Stands for sigma = 1 in 1 - sigma (flow_sde); by default the next level."},
     )
 
     advantage: str = field(
@@ -135,8 +135,8 @@ class BoxFlowGRPOConfig(GRPOConfig):
             if meaningless and f.name in ours and getattr(self, f.name) != _default(f):
                 what = "another loss" if f.name in OF_OTHER_LOSSES else "text"
                 raise ValueError(
-                    f"{f.name}={getattr(self, f.name)!r} is a setting of GRPOConfig for {what} and would change nothing "
-                    "here; leave it out"
+                    f"{f.name}={getattr(self, f.name)!r} is a setting of GRPOConfig for {what} and would change "
+                    "nothing here; leave it out"
                 )
         if self.trust_remote_code:
             raise ValueError("trust_remote_code=True: load such a pipeline yourself and pass it as the model")

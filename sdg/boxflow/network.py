@@ -1,4 +1,4 @@
-"""The transformer of a pipeline in the form that TRL's trainer takes: a PreTrainedModel that hands everything through."""
+"""The transformer of a pipeline as TRL's trainer takes it: a PreTrainedModel that hands everything through."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PolicyNetwork(PreTrainedModel):
     def __init__(self, transformer: nn.Module) -> None:
         # Without a name: PEFT would ask the Hub for the vocabulary of a model that has one.
         super().__init__(PretrainedConfig())
-        self.transformer = transformer
+        self.transformer: Any = transformer
         self.generation_config = GenerationConfig()  # asked for, never used: nothing here writes text
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -31,7 +31,7 @@ class PolicyNetwork(PreTrainedModel):
         """What the transformer gives."""
         return self.transformer(**inputs)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None, **kwargs: Any) -> None:
         """As diffusers does it; its checkpoints are always non-reentrant."""
         self.transformer.enable_gradient_checkpointing()
 

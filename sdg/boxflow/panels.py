@@ -1,4 +1,4 @@
-"""Panels of an evaluation: pictures with the defects that were found, and the reward and advantage of every location."""
+"""Panels of an evaluation: pictures with the defects found in them, and the reward and advantage of each location."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sdg.boxflow.advantages import Advantages
 from sdg.defects import DefectSet
-from sdg.draw import contact_sheet
+from sdg.draw import INK, PAPER, contact_sheet
 from sdg.records import Record
 
 BETTER, WORSE = np.array([33, 102, 172]), np.array([178, 24, 43])
@@ -43,13 +43,20 @@ def draw_panels(
 ) -> Image.Image:
     """A page with a row for each picture: its boxes, its reward map against its highest reward, its advantage map.
 
+    All rows share their colours' scale, which stands at the foot of the page.
+
     Args:
         images: N pictures.
         captions: their prompts.
         defect_sets: what was found in them.
         reward_maps: (N, H, W), in reward units.
         advantage_maps: (N, H, W).
+
+    Raises:
+        ValueError: for no pictures, not equally many of everything, or a map that holds NaN.
     """
+    if not reward_maps.isfinite().all() or not advantage_maps.isfinite().all():
+        raise ValueError("reward_maps or advantage_maps hold values that are not finite numbers: nothing to draw")
     losses = reward_maps - reward_maps.amax(dim=(1, 2), keepdim=True)
     worst, most = float(losses.abs().max()), float(advantage_maps.abs().max())
     cells = []
@@ -57,17 +64,37 @@ def draw_panels(
         images, captions, defect_sets, reward_maps, losses, advantage_maps, strict=True
     ):
         low, high = float(advantage.min()), float(advantage.max())
+        reward = f"reward {float(rewards.min()):.3f} to {float(rewards.max()):.3f}"
         for picture, words, boxes in (
             (image, caption, found),
-            (
-                map_picture(loss, worst, image.size),
-                f"reward {float(rewards.min()):.3f} to {float(rewards.max()):.3f}",
-                (),
-            ),
+            (map_picture(loss, worst, image.size), reward, ()),
             (map_picture(advantage, most, image.size), f"advantage {low:+.2f} to {high:+.2f}", ()),
         ):
             cells.append(Record(picture, words, DefectSet.of(boxes)))
-    return contact_sheet(cells, columns=3)
+    return _with_scales(contact_sheet(cells, columns=3), worst, most)
+
+
+def _with_scales(page: Image.Image, worst: float, most: float) -> Image.Image:
+    """The page with a bar of colours under the columns of maps: the lost reward, and the advantage."""
+    font = ImageFont.load_default(size=12)
+    foot = Image.new("RGB", (page.width, 56), PAPER)
+    draw = ImageDraw.Draw(foot)
+    column = page.width / 3
+    for left, ends, words in (
+        (column, (-worst, 0.0), "reward below the picture's best"),
+        (2 * column, (-most, most), "advantage, 0 in white"),
+    ):
+        x, width = round(left) + 12, round(column) - 24
+        shades = torch.linspace(*ends, width)[None]
+        foot.paste(map_picture(shades, max(map(abs, ends)), (width, 14)), (x, 0))
+        draw.rectangle((x, 0, x + width - 1, 13), outline=INK)
+        draw.text((x, 17), f"{ends[0]:+.2f}", fill=INK, font=font)
+        draw.text((x + width, 17), f"{ends[1]:+.2f}" if ends[1] else "0", fill=INK, font=font, anchor="ra")
+        draw.text((x + width // 2, 33), words, fill=INK, font=font, anchor="ma")
+    whole = Image.new("RGB", (page.width, page.height + foot.height), PAPER)
+    whole.paste(page)
+    whole.paste(foot, (0, page.height))
+    return whole
 
 
 class Panel:

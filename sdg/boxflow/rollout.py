@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,6 +86,23 @@ class Sampler(NamedTuple):
                 step = sde.step(velocity, x, self.sigmas[index], self.sigmas[index + 1], 0.0, "ode")
             x = step.next_x
         return x, taken, before
+
+
+@contextmanager
+def text_encoders(pipeline: Any, device: torch.device, offload: bool) -> Iterator[None]:
+    """The text encoders of a pipeline are on the device; with ``offload`` they go back to main memory afterwards."""
+    encoders = [
+        part
+        for name, part in pipeline.components.items()
+        if offload and name.startswith("text_encoder") and isinstance(part, nn.Module)
+    ]
+    try:
+        for encoder in encoders:
+            encoder.to(device)
+        yield
+    finally:
+        for encoder in encoders:
+            encoder.to("cpu")
 
 
 def seed(*keys: int) -> int:

@@ -7,13 +7,12 @@ making the pictures and their advantages, the loss, and what is saved.
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -29,19 +28,15 @@ from trl.trainer.utils import use_adapter
 from sdg.boxflow.advantages import Advantages, advantages, artifact_heatmap, combine
 from sdg.boxflow.callbacks import Average, SavesOnBoundaries
 from sdg.boxflow.config import BoxFlowGRPOConfig
+from sdg.boxflow.inputs import Heatmap, Reward, as_trl_calls_it, with_prompts
 from sdg.boxflow.lora import save_lora
 from sdg.boxflow.maps import penalty_maps, to_tokens
 from sdg.boxflow.network import PolicyNetwork
 from sdg.boxflow.panels import Panel
 from sdg.boxflow.policy import Policy
-from sdg.boxflow.rollout import Sampler, generators, seed
+from sdg.boxflow.rollout import Sampler, generators, seed, text_encoders
 from sdg.boxflow.sde import draw_steps
 from sdg.defects import DefectSet
-
-Reward = Callable[..., Sequence[float]]
-"""``reward(images, prompts, **columns)``: one number a picture; ``columns`` are those of the data set it asks for."""
-Heatmap = Callable[[list[Image.Image]], Any]
-"""``heatmap(images)``: (N, h, w) in 0..1 of any size, 1 where the loss is masked."""
 
 
 class BoxFlowGRPOTrainer(GRPOTrainer):
@@ -69,7 +64,9 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             is not a finite number.
     """
 
-    loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
+    args: BoxFlowGRPOConfig
+    model: Any
+    loss_is_scaled_for_ga: bool | None = False  # the loss is a mean over the micro-batch
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "boxflow-grpo"]
     _name = "BoxFlow-GRPO"
 
@@ -88,7 +85,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
     ) -> None:
         args = args or BoxFlowGRPOConfig("boxflow-grpo")
         if isinstance(model, str):
-            model = DiffusionPipeline.from_pretrained(model, **dict(args.model_init_kwargs or {}))
+            model = DiffusionPipeline.from_pretrained(model, **cast("dict[str, Any]", args.model_init_kwargs or {}))
         self.policy = Policy.for_pipeline(model, args.max_sequence_length)
         self.policy.check_size(args.height, args.width)
         needs_boxes = args.advantage == "box" or (args.advantage == "heatmap" and heatmap is None)
@@ -97,7 +94,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         self.detector, self.heatmap, self._needs_boxes = detector, heatmap, needs_boxes
         self.grid = self.policy.grid(args.height, args.width)
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self.generate_every = args.steps_per_generation * args.num_iterations
+        self.generate_every = (args.steps_per_generation or 1) * args.num_iterations
         if peft_config is not None and peft_config.target_modules is None:
             peft_config = copy.deepcopy(peft_config)
             peft_config.target_modules = list(self.policy.lora_targets)
@@ -113,10 +110,10 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         beta, args.beta = args.beta, 0.0 if peft_config is None else args.beta  # TRL would load a reference by name
         super().__init__(
             model=network,
-            reward_funcs=[_as_trl_calls_it(function) for function in functions],
+            reward_funcs=[as_trl_calls_it(function) for function in functions],
             args=args,
-            train_dataset=_with_prompts(train_dataset, "train_dataset"),
-            eval_dataset=None if eval_dataset is None else _with_prompts(eval_dataset, "eval_dataset"),
+            train_dataset=with_prompts(train_dataset, "train_dataset"),
+            eval_dataset=None if eval_dataset is None else with_prompts(eval_dataset, "eval_dataset"),
             processing_class=copy.deepcopy(model.tokenizer),  # TRL may give it a padding token
             callbacks=callbacks,
             optimizers=optimizers,
@@ -142,7 +139,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in TRL, after each reward was asked about one grey picture."""
-        row = dict(next(iter(self.train_dataset)))
+        data: Any = self.train_dataset
+        row = dict(next(iter(data)))
         blank = Image.new("RGB", (self.args.width, self.args.height), "grey")
         self._rewards([row], [row["prompt"]], [blank])
         self._pending_metrics.clear()
@@ -150,12 +148,13 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         return super().train(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Draw a picture for each row, and say at each location how good it was. Sample-first tensors, for TRL to split.
+        """Draw a picture for each row, and say at each location how good it was.
 
-        Groups are the sampler's: ``num_generations`` rows one after another, over all processes.
+        Tensors are sample-first: TRL splits them. Groups are the sampler's: ``num_generations`` rows one after another,
+        over all processes.
         """
         mode = "train" if self.model.training else "eval"
-        k = self.num_generations if mode == "train" else self.num_generations_eval
+        k = int((self.num_generations if mode == "train" else self.num_generations_eval) or 1)
         prompts = [row["prompt"] for row in inputs]
         images, tensors = self._draw(prompts, mode)
         with self._clock("rewards"):
@@ -195,8 +194,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             keys, noisy = (args.seed, 1, self._eval_batches), []
             self._eval_batches += 1
         sampler = self._sampler(mode)
-        with self._clock("encode"), self._text_encoders() as at:
-            conditions = self.policy.encode(prompts, args.guidance_scale, at)
+        with self._clock("encode"), text_encoders(self.policy.pipeline, device, args.offload_text_encoders):
+            conditions = self.policy.encode(prompts, args.guidance_scale, device)
             conditions = {name: tensor.to(device) for name, tensor in conditions.items()}
 
         images: list[Image.Image] = []
@@ -259,26 +258,6 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             with use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=None):
                 yield self.model
 
-    @contextmanager
-    def _text_encoders(self) -> Iterator[torch.device]:
-        """The device on which the text encoders are, for as long as they are needed."""
-        device = self.accelerator.device
-        encoders = [
-            part
-            for name, part in self.policy.pipeline.components.items()
-            if name.startswith("text_encoder") and isinstance(part, nn.Module)
-        ]
-        if not self.args.offload_text_encoders:
-            yield device
-            return
-        for encoder in encoders:
-            encoder.to(device)
-        try:
-            yield device
-        finally:
-            for encoder in encoders:
-                encoder.to("cpu")
-
     # Judging them.
 
     def _rewards(self, inputs: list[dict[str, Any]], prompts: list[str], images: list[Image.Image]) -> Tensor:
@@ -288,8 +267,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         if len(bad):
             name = self.reward_func_names[int(bad[0, 1])]
             raise ValueError(
-                f"reward {name!r} gave {float(per_function[tuple(bad[0])])} for a picture; it must give a finite number "
-                "for every one"
+                f"reward {name!r} gave {float(per_function[tuple(bad[0])])} for a picture; it must give a finite "
+                "number for every one"
             )
         return per_function
 
@@ -342,7 +321,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
     # Learning from them.
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """Eq. 6: the clipped objective at each location of each stochastic step. In evaluation: minus the mean reward."""
+        """Eq. 6: the clipped objective at each location of each stochastic step; in evaluation minus the reward."""
         if "rewards" in inputs:
             return -inputs["rewards"].mean()
         sampler = self._sampler("train")
@@ -420,14 +399,14 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         with self.average or nullcontext():
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         if self.accelerator.is_main_process:
-            self._panel.show(self, Path(self.args.output_dir, "panels", f"step_{self.state.global_step:06d}.png"))
+            self._panel.show(self, Path(str(self.args.output_dir), "panels", f"step_{self.state.global_step:06d}.png"))
         return metrics
 
     # Keeping it.
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        folder = Path(str(self._get_output_dir(trial=trial)), f"checkpoint-{self.state.global_step}")
         if self.average and self.args.should_save:
             self.average.save(folder)
 
@@ -439,14 +418,14 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a checkpoint's weights; a call of one's own also writes what others load.
 
-        A LoRA goes to ``OUTPUT_DIR/lora`` for diffusers and PEFT (:func:`sdg.boxflow.lora.save_lora`), all weights go to
-        ``OUTPUT_DIR/transformer`` as diffusers writes a transformer: averaged weights, where there is an average, else
-        the last ones. Within checkpoints, which are for resuming, weights are the last ones under TRL's names.
+        A LoRA goes to ``OUTPUT_DIR/lora`` for diffusers and PEFT (:func:`sdg.boxflow.lora.save_lora`), all weights go
+        to ``OUTPUT_DIR/transformer`` as diffusers writes a transformer: averaged weights, where there is an average,
+        else the last ones. Within checkpoints, which are for resuming, weights are the last ones under TRL's names.
         """
         super().save_model(output_dir, _internal_call)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         with self.average or nullcontext():
             model = self.accelerator.unwrap_model(self.model)
             if isinstance(model, PeftModel):
@@ -456,42 +435,3 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: TRL's card describes a model that writes text."""
-
-
-def _as_trl_calls_it(reward: Reward) -> Callable[..., Any]:
-    """A reward of pictures in the form in which TRL calls its reward functions."""
-    takes = inspect.signature(reward).parameters
-    everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-
-    def chosen(columns: dict[str, Any]) -> dict[str, Any]:
-        return {name: column for name, column in columns.items() if everything or name in takes}
-
-    if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(getattr(reward, "__call__", None)):
-
-        async def later(prompts: list[str], completions: list[Any], completion_ids: Any, **columns: Any) -> Any:
-            return await reward(completions, prompts, **chosen(columns))
-
-        function: Callable[..., Any] = later
-    else:
-
-        def now(prompts: list[str], completions: list[Any], completion_ids: Any, **columns: Any) -> Any:
-            return [float(value) for value in reward(completions, prompts, **chosen(columns))]
-
-        function = now
-    function.__name__ = getattr(reward, "__name__", type(reward).__name__)
-    return function
-
-
-def _with_prompts(data: Any, name: str) -> Any:
-    """The data set with a column ``prompt``."""
-    if data is None:
-        raise ValueError(f"{name} is missing; give a data set with a column prompt")
-    columns = data.column_names
-    if "prompt" not in columns and "caption" in columns:
-        data = data.rename_column("caption", "prompt")
-    elif "prompt" not in columns:
-        raise ValueError(f"{name} has the columns {columns}; it needs prompt (or caption), plain strings")
-    first = next(iter(data))["prompt"]
-    if not isinstance(first, str):
-        raise ValueError(f"{name}: prompt is {type(first).__name__}; it must be a plain string, not a conversation")
-    return data

@@ -231,7 +231,8 @@ def object_labels(
         side: tokens of a row, and rows.
 
     Returns:
-        dense_kind and dense_colour (N, side^2), dense_object_box (N, side^2, 4): :func:`sdg.training.dense.dense_labels`.
+        dense_kind and dense_colour (N, side^2), dense_object_box (N, side^2, 4), as of
+        :func:`sdg.training.dense.dense_labels`.
     """
     unseen = Image.new("RGB", (1, 1))
     records = [Record(unseen, "", DefectSet(()), objects=tuple(objects)) for objects in pictures]
@@ -298,7 +299,7 @@ class Flow(nn.Module):
         return torch.cat([tokens, self.third(third_ids)[0]], dim=1), pooled
 
     def forward(self, latents: Tensor, input_ids: Tensor, third_ids: Tensor, **labels: Tensor) -> dict[str, Tensor]:
-        """Loss of normalised latents, (B, CHANNELS, H / 8, W / 8), the ids of their captions, and labels of the heads."""
+        """Loss of normalised latents, (B, CHANNELS, H / 8, W / 8), ids of their captions, and labels of the heads."""
         n, device = len(latents), latents.device
         if self.training:
             hidden = (torch.rand(n, device=device) < self.uncaptioned)[:, None]

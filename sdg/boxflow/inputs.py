@@ -1,0 +1,54 @@
+"""What a user gives the trainer, in the form that TRL takes: rewards of pictures, data sets of prompts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+Reward = Callable[..., Sequence[float]]
+"""``reward(images, prompts, **columns)``: one number a picture; ``columns`` are those of the data set it asks for."""
+Heatmap = Callable[[list[Image.Image]], Any]
+"""``heatmap(images)``: (N, h, w) in 0..1 of any size, 1 where the loss is masked."""
+
+
+def as_trl_calls_it(reward: Reward) -> Callable[..., Any]:
+    """A reward of pictures in the form in which TRL calls its reward functions."""
+    takes = inspect.signature(reward).parameters
+    everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+
+    def chosen(columns: dict[str, Any]) -> dict[str, Any]:
+        return {name: column for name, column in columns.items() if everything or name in takes}
+
+    if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+
+        async def later(prompts: list[str], completions: list[Any], completion_ids: Any, **columns: Any) -> Any:
+            values: Any = reward(completions, prompts, **chosen(columns))
+            return await values
+
+        function: Callable[..., Any] = later
+    else:
+
+        def now(prompts: list[str], completions: list[Any], completion_ids: Any, **columns: Any) -> Any:
+            return [float(value) for value in reward(completions, prompts, **chosen(columns))]
+
+        function = now
+    function.__name__ = getattr(reward, "__name__", type(reward).__name__)
+    return function
+
+
+def with_prompts(data: Any, name: str) -> Any:
+    """The data set with a column ``prompt``."""
+    if data is None:
+        raise ValueError(f"{name} is missing; give a data set with a column prompt")
+    columns = data.column_names
+    if "prompt" not in columns and "caption" in columns:
+        data = data.rename_column("caption", "prompt")
+    elif "prompt" not in columns:
+        raise ValueError(f"{name} has the columns {columns}; it needs prompt (or caption), plain strings")
+    first = next(iter(data))["prompt"]
+    if not isinstance(first, str):
+        raise ValueError(f"{name}: prompt is {type(first).__name__}; it must be a plain string, not a conversation")
+    return data
