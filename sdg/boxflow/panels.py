@@ -55,6 +55,8 @@ def draw_panels(
     Raises:
         ValueError: for no pictures, not equally many of everything, or a map that holds NaN.
     """
+    if not images:
+        raise ValueError("images is empty: a panel needs at least one picture")
     if not reward_maps.isfinite().all() or not advantage_maps.isfinite().all():
         raise ValueError("reward_maps or advantage_maps hold values that are not finite numbers: nothing to draw")
     losses = reward_maps - reward_maps.amax(dim=(1, 2), keepdim=True)
