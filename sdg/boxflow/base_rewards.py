@@ -139,6 +139,9 @@ class CLIPScore(_CLIPReward):
         return marks
 
 
+PICKSCORE = "yuvalkirstain/PickScore_v1"
+
+
 class PickScore(_CLIPReward):
     """How well people would like a picture under its prompt: PickScore v1 (Kirstain et al., 2023).
 
@@ -146,7 +149,7 @@ class PickScore(_CLIPReward):
 
     Args:
         model: Hub id or folder of a ``CLIPModel`` saved as safetensors.
-        processor: Hub id or folder of its processor.
+        processor: Hub id or folder of its processor; None is the one that PickScore v1 names, or another model's own.
         device: where it runs; None is the GPU, where there is one.
         dtype: of the weights.
         batch_size: pictures at a time.
@@ -154,13 +157,15 @@ class PickScore(_CLIPReward):
 
     def __init__(
         self,
-        model: str | Path = "yuvalkirstain/PickScore_v1",
+        model: str | Path = PICKSCORE,
         *,
-        processor: str | Path | None = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        processor: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int = 32,
     ) -> None:
+        if processor is None and model == PICKSCORE:
+            processor = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
         super().__init__("pick", model, processor, device, dtype, batch_size)
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str], **columns: Any) -> list[float]:

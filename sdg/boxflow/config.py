@@ -39,8 +39,8 @@ class BoxFlowGRPOConfig(GRPOConfig):
 
     Everything about batches, groups, optimiser, precision, logging, evaluation and checkpoints is TRL's and means what
     it means there; ``num_generations`` is K, ``num_iterations`` the passes over a batch of pictures, ``beta`` weighs
-    the KL to the reference, ``importance_sampling_level="sequence"`` takes one ratio a picture (Flow-GRPO) instead of one a
-    location, ``scale_rewards`` chooses the std of advantages: "group", "batch" (global) or "none".
+    the KL to the reference, ``importance_sampling_level="sequence"`` takes one ratio a picture (Flow-GRPO) instead of
+    one a location, ``scale_rewards`` chooses the std of advantages: "group", "batch" (global) or "none".
 
     Raises:
         ValueError: for fields of GRPOConfig that mean nothing here, once they are set, and for values out of range.

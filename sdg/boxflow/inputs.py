@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
+from trl.trainer.utils import RepeatSampler
 
 Reward = Callable[..., Sequence[float]]
 """``reward(images, prompts, **columns)``: one number a picture; ``columns`` are those of the data set it asks for."""
@@ -52,3 +53,16 @@ def with_prompts(data: Any, name: str) -> Any:
     if not isinstance(first, str):
         raise ValueError(f"{name}: prompt is {type(first).__name__}; it must be a plain string, not a conversation")
     return data
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler of prompts, whose order in an epoch depends on seed and epoch only.
+
+    TRL's own draws the order of an epoch after that of the one before, so a run that resumes at the end of an epoch
+    repeats its order.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle for this epoch; Trainer calls it."""
+        if self.shuffle:
+            self.generator.manual_seed((self.seed or 0) + epoch)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -28,7 +28,7 @@ from trl.trainer.utils import use_adapter
 from sdg.boxflow.advantages import Advantages, advantages, artifact_heatmap, combine
 from sdg.boxflow.callbacks import Average, SavesOnBoundaries
 from sdg.boxflow.config import BoxFlowGRPOConfig
-from sdg.boxflow.inputs import Heatmap, Reward, as_trl_calls_it, with_prompts
+from sdg.boxflow.inputs import EpochSampler, Heatmap, Reward, as_trl_calls_it, with_prompts
 from sdg.boxflow.lora import save_lora
 from sdg.boxflow.maps import penalty_maps, to_tokens
 from sdg.boxflow.network import PolicyNetwork
@@ -66,8 +66,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
 
     args: BoxFlowGRPOConfig
     model: Any
-    loss_is_scaled_for_ga: bool | None = False  # the loss is a mean over the micro-batch
-    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "boxflow-grpo"]
+    loss_is_scaled_for_ga = False  # the loss is a mean over the micro-batch
+    _tag_names = ["trl", "grpo", "boxflow-grpo"]  # noqa: RUF012
     _name = "BoxFlow-GRPO"
 
     def __init__(
@@ -121,7 +121,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         )
         self.args.beta = self.beta = beta
         if beta and peft_config is None:
-            frozen = copy.deepcopy(network).requires_grad_(False)
+            # Not a copy of the network: the forward that TRL put into it would go on calling the original.
+            frozen = PolicyNetwork(copy.deepcopy(self.policy.transformer)).requires_grad_(False)
             self.ref_model = self.accelerator.prepare_model(frozen, evaluation_mode=True)
 
         for name, part in model.components.items():
@@ -146,6 +147,12 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         self._pending_metrics.clear()
         self._pending_extra_logs.clear()
         return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        ours = super()._get_train_sampler(dataset)
+        return EpochSampler(
+            ours.data_source, ours.mini_repeat_count, ours.batch_size, ours.repeat_count, ours.shuffle, ours.seed
+        )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Draw a picture for each row, and say at each location how good it was.
