@@ -33,7 +33,7 @@ def test_same_outputs_and_gradients(masked, sizes):
     batch = SFTCollator(processor, prompt=Prompt("caption: {caption}", "none"))(records)
     logits, gradients = run(model, batch, masked=True)
     with fast(model):
-        assert model.model.visual.blocks[0].attn.forward.__module__ == "sdg.training.fast"
+        assert "forward" in vars(model.model.visual.blocks[0].attn)
         quick, quick_gradients = run(model, batch, masked)
     torch.testing.assert_close(quick, logits, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == quick_gradients.keys()

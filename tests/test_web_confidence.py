@@ -12,6 +12,7 @@ INSIDE = {"out_of_world": {"score": 0.8, "threshold": 1.64, "outside": False, "f
 
 def test_the_table_tells_a_confidence_where_there_is_one():
     assert "Confidence 93 %." in html.table(DefectSet((SURE,)))
+    assert "Confidence above 99 %." in html.table(DefectSet((replace(SURE, confidence=0.998),)))
     assert "Confidence" not in html.table(DefectSet((replace(SURE, confidence=None),)))
 
 

@@ -62,7 +62,9 @@ class Trust:
         if self.calibration is None or not found:
             return found
         confidences = self.calibration.confidence(features(found, evidence, order))
-        weighed = (replace(defect, confidence=c) for defect, c in zip(found, confidences, strict=True))
+        # Digits beyond the fourth say nothing, and depend on which answers shared a batch.
+        rounded = (None if c is None else round(c, 4) for c in confidences)
+        weighed = (replace(defect, confidence=c) for defect, c in zip(found, rounded, strict=True))
         return replace(found, defects=tuple(weighed))
 
 

@@ -19,6 +19,7 @@ from sdg.engines.base import MAX_NEW_TOKENS, Generation
 from sdg.engines.checkpoints import HubOptions, load
 from sdg.engines.constrained import Constraint
 from sdg.engines.evidence import Notes
+from sdg.engines.fast import quick_vision
 from sdg.engines.shrinking import shrinking
 
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -265,7 +266,14 @@ class TransformersEngine:
             pad_token_id=pad if pad is not None else min(self._ends, default=None),
         )
         notes = notes or Notes(self.model, self.processor.tokenizer, len(inputs["input_ids"]))
-        with self._lock, _evaluating(self.model), torch.inference_mode(), notes.watching(), _drawing(temperature, seed):
+        with (
+            self._lock,
+            _evaluating(self.model),
+            torch.inference_mode(),
+            quick_vision(self.model),
+            notes.watching(),
+            _drawing(temperature, seed),
+        ):
             processors = [notes.logprobs, *rules]
             if len(inputs["input_ids"]) > 1 and config.pad_token_id is not None:
                 options["custom_generate"] = shrinking(self._ends, config.pad_token_id)

@@ -137,7 +137,8 @@ def _row(number: int, defect: Defect) -> str:
     kind = defect.type.value
     reason = escape(defect.reason) or '<span class="sdg-faint">no reason given</span>'
     if defect.confidence is not None:
-        reason += f' <span class="sdg-faint">Confidence {100 * defect.confidence:.0f} %.</span>'
+        sure = "above 99" if defect.confidence > 0.99 else f"{100 * defect.confidence:.0f}"  # 100 % would be a claim
+        reason += f' <span class="sdg-faint">Confidence {sure} %.</span>'
     if defect.importance is None:
         importance = '<span class="sdg-faint">not given</span>'
     else:
