@@ -6,19 +6,18 @@ import contextlib
 import json
 
 import pytest
+import tiny_clip
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from naughty_server import NaughtyServer, error, picture_of, said, text_of
 from standins import picture
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor
 
 from sdg import microworld
 from sdg.boxflow.base_rewards import CLIPScore, JudgeReward, MicroworldReward, PickScore, RewardError
 from sdg.engines.base import EndpointError
-from sdg.training.generator import build_tokenizer
 
-WORDS = ["a", "red", "car", "blue", "tree"]
 PROMPTS = ["a red car", "a red car", "a blue tree", "a tree " * 40]
 IMAGES = [picture(i, size) for i, size in enumerate([(128, 128), (96, 160), (64, 64), (200, 80)])]
 
@@ -30,33 +29,13 @@ def lines(*numbers):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A folder with a tiny CLIP of random weights and its processor."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = build_tokenizer(WORDS)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={
-            **small,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 20,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        vision_config={**small, "image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    size = {"shortest_edge": 32}
-    images = CLIPImageProcessor(size=size, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
-    return folder
+    return tiny_clip.save(tmp_path_factory.mktemp("clip"))
 
 
 def by_hand(folder, image, prompt):
     """Cosine and logit of one picture and one prompt, as transformers gives them."""
     processor = CLIPProcessor.from_pretrained(folder)
-    inputs = processor(text=[prompt], images=[image], return_tensors="pt", truncation=True, max_length=20)
+    inputs = processor(text=[prompt], images=[image], return_tensors="pt", truncation=True, max_length=tiny_clip.LENGTH)
     with torch.no_grad():
         seen = CLIPModel.from_pretrained(folder)(**inputs)
     return float((seen.image_embeds * seen.text_embeds).sum()), float(seen.logits_per_image)
@@ -65,7 +44,7 @@ def by_hand(folder, image, prompt):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_marks_are_the_models_own(clip, batch_size):
     score = CLIPScore(clip, device="cpu", batch_size=batch_size)
-    pick = PickScore(clip, processor=None, device="cpu", batch_size=batch_size)
+    pick = PickScore(clip, device="cpu", batch_size=batch_size)
     expected = [by_hand(clip, image, prompt) for image, prompt in zip(IMAGES, PROMPTS, strict=True)]
     assert score(IMAGES, PROMPTS, seed=[1]) == pytest.approx([2.5 * max(c, 0) for c, _ in expected], abs=1e-5)
     assert pick(IMAGES, PROMPTS) == pytest.approx([logit for _, logit in expected], abs=1e-4)
@@ -73,7 +52,7 @@ def test_marks_are_the_models_own(clip, batch_size):
 
 
 def test_a_trainers_autocast_does_not_coarsen_the_marks(clip):
-    score = PickScore(clip, processor=clip, device="cpu")
+    score = PickScore(clip, device="cpu")
     alone = score(IMAGES, PROMPTS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert score(IMAGES, PROMPTS) == alone
@@ -82,6 +61,8 @@ def test_a_trainers_autocast_does_not_coarsen_the_marks(clip):
 def test_nothing_is_loaded_before_the_first_picture_and_gradients_never_flow(clip):
     score = CLIPScore("no/such-model")
     assert (score.__name__, PickScore().__name__, callable(score)) == ("clip", "pick", True)
+    assert PickScore().processor == "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    assert PickScore("other").processor == "other"
     assert not isinstance(score, torch.nn.Module)  # TRL takes a module for a text classifier
     half = CLIPScore(clip, dtype=torch.bfloat16, device="cpu")
     assert half([], []) == []
