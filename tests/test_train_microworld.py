@@ -11,7 +11,7 @@ from PIL import Image
 
 import sdg
 from sdg import microworld
-from sdg.records import write_records
+from sdg.records import from_row, load_records, to_dataset, write_records
 
 ROOT = Path(sdg.__file__).parents[1]
 SMALL = "--per_device_train_batch_size 2 --lr_scheduler_type constant --lr_scheduler_kwargs {} --logging_steps 1"
@@ -33,14 +33,28 @@ def test_both_stages_leave_a_pipeline_that_loads_plainly_and_go_on_after_a_stop(
         run = train("t2i_autoencoder.yaml", tmp_path, "--output_dir", str(first), "--max_steps", steps, *saving)
         assert run.returncode == 0, run.stderr
     assert (first / "checkpoint-2").is_dir()
-    run = train(
-        "t2i_flow.yaml", tmp_path, "--output_dir", str(second), "--pipeline", str(first / "final"), "--max_steps", "1"
-    )
-    assert run.returncode == 0, run.stderr
+    going_on = ("--output_dir", str(second), "--pipeline", str(first / "final"))
+    for steps in ("1", "2"):
+        run = train("t2i_flow.yaml", tmp_path, *going_on, "--max_steps", steps, *saving)
+        assert run.returncode == 0, run.stderr
     assert Image.open(second / "sheet.png").width > 128
     assert (second / "latents.safetensors").exists()
     pipeline = DiffusionPipeline.from_pretrained(second / "final")
     assert pipeline.vae.config.scaling_factor != 1
+
+    # Pictures with defects pass through the pipeline and keep their labels.
+    drawn = list(microworld.generate(6, seed=0, split="train"))
+    (tmp_path / "drawn" / "train").mkdir(parents=True)
+    to_dataset(drawn).to_parquet(tmp_path / "drawn" / "train" / "0000000.parquet")
+    script = [sys.executable, str(ROOT / "train" / "microworld_redraw.py"), "--data", "drawn", "--out", "redrawn"]
+    options = ["--pipeline", str(second / "final"), "--batch_size", "2", "--most", "0.6"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([*script, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    redrawn = [from_row(row) for row in load_records(tmp_path / "redrawn" / "train")]
+    assert [r.defects for r in redrawn] == [r.defects for r in drawn]
+    assert all(a.image.tobytes() != b.image.tobytes() for a, b in zip(redrawn, drawn, strict=True))
+    assert len({r.provenance["redrawn"] for r in redrawn}) > 1
 
 
 def test_an_unknown_stage_is_named(tmp_path):

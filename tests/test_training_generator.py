@@ -6,7 +6,19 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
 from sdg import microworld
 from sdg.microworld import VOCABULARY
-from sdg.training.generator import LONG, SHORT, Flow, Reconstruction, build_pipeline, encode, normalise, token_ids
+from sdg.training.dense import DenseVocabulary
+from sdg.training.generator import (
+    LONG,
+    SHORT,
+    Flow,
+    Reconstruction,
+    build_pipeline,
+    encode,
+    normalise,
+    object_labels,
+    redraw,
+    token_ids,
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +105,35 @@ def test_latents_are_normalised_for_the_pipeline(pipeline):
     scaled = (latents.float() - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
     assert scaled.mean().item() == pytest.approx(0, abs=1e-3)
     assert scaled.std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_redrawing_keeps_the_size_and_repeats_with_its_seed(pipeline, strength):
+    images = [r.image for r in microworld.generate(2, seed=1, split="train")]
+    captions = ["a red car", "two green trees"]
+    first, second = (
+        redraw(pipeline, images, captions, strength, torch.Generator().manual_seed(3), 4) for _ in range(2)
+    )
+    assert [image.size for image in first] == [(128, 128)] * 2
+    assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
+    assert first[0].tobytes() != images[0].tobytes()
+
+
+def test_objects_are_labelled_at_the_tokens_that_they_cover():
+    objects = [{"kind": "car", "colour": "red", "box": [0, 0, 500, 250]}]
+    vocabulary = DenseVocabulary(("none", "car"), ("none", "red"), ("none",))
+    labels = object_labels([objects, []], vocabulary, side=4)
+    assert labels["dense_kind"].tolist() == [[1, 1] + [0] * 14, [0] * 16]
+    assert labels["dense_colour"].tolist() == labels["dense_kind"].tolist()
+    assert labels["dense_object_box"][0, 0].tolist() == [0, 0, 0.5, 0.25]
+
+
+def test_the_heads_add_to_the_loss_and_reach_the_transformer():
+    flow = Flow(build_pipeline(VOCABULARY), DenseVocabulary(("none", "car"), ("none", "red"), ("none",)), 1.0).train()
+    records = [[{"kind": "car", "colour": "red", "box": [0, 0, 500, 500]}]] * 2
+    labels = object_labels(records, DenseVocabulary(("none", "car"), ("none", "red"), ("none",)))
+    ids = token_ids(build_pipeline(VOCABULARY), ["a red car"] * 2)
+    out = flow(torch.randn(2, 8, 16, 16), **ids, **labels)
+    assert out["loss"] > out["velocity_loss"]
+    (out["loss"] - out["velocity_loss"]).backward()
+    assert flow.transformer.pos_embed.proj.weight.grad.abs().sum() > 0
