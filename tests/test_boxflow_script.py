@@ -117,6 +117,7 @@ def logs(folder):
     return json.loads((folder / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_papers_configuration(script, servers, tmp_path):
     tiny_pipelines.flux().save_pretrained(tmp_path / "flux")
     options = small(tmp_path, model_name_or_path=tmp_path / "flux", height=32, width=64)
@@ -132,6 +133,7 @@ def test_a_dry_run_of_the_papers_configuration(script, servers, tmp_path):
     DiffusionPipeline.from_pretrained(tmp_path / "flux").load_lora_weights(tmp_path / "run" / "final" / "lora")
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_one_gpu_configuration_goes_on_where_it_stopped(script, clip, tmp_path):
     tiny_pipelines.sd3().save_pretrained(tmp_path / "sd3")
     own = {"rewards": f"pick={clip}", "detector": "sdg-tiny", "max_unreadable_share": 1}
@@ -143,6 +145,7 @@ def test_a_dry_run_of_the_one_gpu_configuration_goes_on_where_it_stopped(script,
     assert [log["step"] for log in state["log_history"] if "loss" in log] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantage", ["scalar", "heatmap"])
 def test_a_dry_run_of_the_microworlds_rivals(script, advantage, tmp_path):
     tiny_pipelines.microworld().save_pretrained(tmp_path / "t2i")

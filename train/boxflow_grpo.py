@@ -1,4 +1,4 @@
-"""Align a text-to-image generator with the defects that a detector sees (BoxFlow-GRPO): load, build, train, save.
+"""Align a text-to-image generator with the defects that a detector sees (BoxFlow-GRPO): build, train, evaluate, save.
 
     python train/boxflow_grpo.py --config train/configs/boxflow_tiny.yaml
     accelerate launch --config_file train/configs/accelerate_ddp.yaml train/boxflow_grpo.py \
@@ -64,37 +64,39 @@ def build_reward(name: str, arguments: AlignmentArguments) -> Reward:
     return judge
 
 
-def main(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: ModelConfig) -> None:
-    """The whole recipe."""
+def build(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: ModelConfig) -> BoxFlowGRPOTrainer:
+    """The trainer, with all that it needs."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if not model_args.model_name_or_path:
         raise ValueError("model_name_or_path is missing: the text-to-image pipeline to align, a folder or a Hub id")
-    folder = Path(args.output_dir)
 
-    # Load. Prompts are strings; no picture is needed.
+    # Prompts are strings; no picture is needed.
     prompts = load_prompts(arguments.prompts, arguments.prompts_size, arguments.prompt_column, seed=args.seed)
     held_out = None
     if arguments.eval_prompts:
         size, column = arguments.eval_prompts_size, arguments.prompt_column
         held_out = load_prompts(arguments.eval_prompts, size, column, split="test")
-    dtype = None if model_args.dtype in (None, "auto") else getattr(torch, model_args.dtype)
-    pipeline = DiffusionPipeline.from_pretrained(
-        model_args.model_name_or_path, revision=model_args.model_revision, torch_dtype=dtype
-    )
 
-    # Build. A detector in this process has this process's own device.
+    # Who judges. A detector in this process has this process's own device.
+    rewards = [build_reward(name, arguments) for name in arguments.rewards]
     detector = None
     if arguments.detector:
         device = PartialState().device
         place = {} if arguments.detector_url or device.type == "cpu" else {"device_map": {"": device}}
         detector = load_detector(arguments.detector, arguments.detector_url, **place)
+
+    # The generator.
+    dtype = None if model_args.dtype in (None, "auto") else getattr(torch, model_args.dtype)
+    pipeline = DiffusionPipeline.from_pretrained(
+        model_args.model_name_or_path, revision=model_args.model_revision, torch_dtype=dtype
+    )
     lora = get_peft_config(model_args)
     if lora is not None:
         lora.task_type = None  # ModelConfig thinks of text; a transformer of pictures has no task in PEFT
-    trainer = BoxFlowGRPOTrainer(
+    return BoxFlowGRPOTrainer(
         model=pipeline,
-        reward_funcs=[build_reward(name, arguments) for name in arguments.rewards],
+        reward_funcs=rewards,
         args=args,
         train_dataset=prompts,
         eval_dataset=held_out,
@@ -102,13 +104,19 @@ def main(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mod
         peft_config=lora,
     )
 
-    # Train. "--resume_from_checkpoint true" goes on from the last complete checkpoint, or starts.
+
+def main(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: ModelConfig) -> None:
+    """Build, train, evaluate, save."""
+    folder = Path(args.output_dir)
+    trainer = build(arguments, args, model_args)
+
+    # "--resume_from_checkpoint true" goes on from the last complete checkpoint, or starts.
     resume = args.resume_from_checkpoint
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) if str(resume).lower() == "true" else resume)
-    if held_out is not None:
+    if trainer.eval_dataset is not None:
         trainer.log_metrics("eval", trainer.evaluate())
 
-    # Save: final/lora for load_lora_weights and PEFT, or final/transformer.
+    # final/lora for load_lora_weights and PEFT, or final/transformer.
     trainer.save_model(str(folder / "final"))
 
 
