@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sdg.boxflow.maps import penalty_maps, reward_map, spatial_advantage
 from sdg.defects import DefectSet
@@ -92,6 +93,40 @@ def advantages(
     return Advantages(values.flatten(0, 1), weights, maps, group_std)
 
 
+def fit_heatmaps(heatmaps: Any, n: int, grid: tuple[int, int]) -> Tensor:
+    """Heatmaps of a user's function at the locations of the latent grid, each the mean of what it covers.
+
+    Args:
+        heatmaps: H in 0..1, (n, h, w) of any size.
+        n: number of pictures.
+        grid: rows and columns of the latent grid.
+
+    Returns:
+        (n, H, W), float32.
+
+    Raises:
+        ValueError: for another shape, or values out of 0..1.
+    """
+    values = torch.as_tensor(heatmaps, dtype=torch.float32)
+    if values.ndim != 3 or len(values) != n:
+        raise ValueError(f"heatmap gave the shape {tuple(values.shape)} for {n} pictures; it must give ({n}, h, w)")
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise ValueError(
+            f"heatmap gave values in {float(values.min()):g}..{float(values.max()):g}; they must be in 0..1, 1 where "
+            "the loss is masked"
+        )
+    return F.interpolate(values[:, None], grid, mode="area")[:, 0]
+
+
 def artifact_heatmap(defect_sets: Sequence[DefectSet], grid: tuple[int, int]) -> Tensor:
     """H of DenseFlow-GRPO from boxes: the importance / 100 of the artifacts at each location, (N, H, W)."""
     return penalty_maps(defect_sets, grid)[0]
+
+
+def found_on_average(defect_sets: Sequence[DefectSet], grid: tuple[int, int]) -> dict[str, float]:
+    """Boxes a picture and mean penalty W of a location, by type, under the names that they are logged by."""
+    found: dict[str, float] = {}
+    for kind, weights in zip(("artifact", "misalignment"), penalty_maps(defect_sets, grid), strict=True):
+        found[f"defects/{kind}_boxes"] = sum(len(defects.of_type(kind)) for defects in defect_sets) / len(defect_sets)
+        found[f"penalty/{kind}"] = float(weights.mean())
+    return found

@@ -127,6 +127,13 @@ class BoxFlowGRPOConfig(GRPOConfig):
                 f"end it at {self.num_sampling_steps - 1}"
             )
 
+    @property
+    def prompts_a_rollout(self) -> int:
+        """How many prompts all processes together draw pictures for at a time."""
+        assert self.generation_batch_size is not None  # GRPOConfig sets it
+        assert self.num_generations is not None
+        return self.generation_batch_size // self.num_generations
+
     def _refuse_what_means_nothing(self) -> None:
         """Say which fields a user set that would be ignored."""
         ours = {f.name for f in fields(BoxFlowGRPOConfig)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
-from trl.trainer.utils import RepeatSampler
+from torch import nn
+from trl.trainer.utils import RepeatSampler, get_callable_name
 
 Reward = Callable[..., Sequence[float]]
 """``reward(images, prompts, **columns)``: one number a picture; ``columns`` are those of the data set it asks for."""
@@ -17,7 +19,8 @@ Heatmap = Callable[[list[Image.Image]], Any]
 
 def as_trl_calls_it(reward: Reward) -> Callable[..., Any]:
     """A reward of pictures in the form in which TRL calls its reward functions."""
-    takes = inspect.signature(reward).parameters
+    called = reward.forward if isinstance(reward, nn.Module) else reward  # a module's own call takes everything
+    takes = inspect.signature(called).parameters
     everything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
 
     def chosen(columns: dict[str, Any]) -> dict[str, Any]:
@@ -33,15 +36,27 @@ def as_trl_calls_it(reward: Reward) -> Callable[..., Any]:
     else:
 
         def now(prompts: list[str], completions: list[Any], completion_ids: Any, **columns: Any) -> Any:
-            return [float(value) for value in reward(completions, prompts, **chosen(columns))]
+            values = reward(completions, prompts, **chosen(columns))
+            return [math.nan if value is None else float(value) for value in values]  # a NaN is refused by name
 
         function = now
-    function.__name__ = getattr(reward, "__name__", type(reward).__name__)
+    function.__name__ = get_callable_name(reward)
     return function
 
 
-def with_prompts(data: Any, name: str) -> Any:
-    """The data set with a column ``prompt``."""
+def with_prompts(data: Any, name: str, at_least: int) -> Any:
+    """The data set with a column ``prompt``, or each of a dictionary of them.
+
+    Args:
+        data: of ``datasets``, with a column ``prompt`` or ``caption`` of plain strings.
+        name: what errors call it.
+        at_least: prompts that a rollout takes: of fewer none would ever be drawn.
+
+    Raises:
+        ValueError: for a data set that is missing, too small, or without such a column.
+    """
+    if isinstance(data, dict):
+        return {key: with_prompts(part, f"{name}[{key!r}]", at_least) for key, part in data.items()}
     if data is None:
         raise ValueError(f"{name} is missing; give a data set with a column prompt")
     columns = data.column_names
@@ -49,6 +64,11 @@ def with_prompts(data: Any, name: str) -> Any:
         data = data.rename_column("caption", "prompt")
     elif "prompt" not in columns:
         raise ValueError(f"{name} has the columns {columns}; it needs prompt (or caption), plain strings")
+    if hasattr(data, "__len__") and len(data) < at_least:
+        raise ValueError(
+            f"{name} has {len(data)} prompts, fewer than the {at_least} of a rollout; give more, or a smaller "
+            "generation_batch_size (by default the pictures of one optimizer step) or more num_generations"
+        )
     first = next(iter(data))["prompt"]
     if not isinstance(first, str):
         raise ValueError(f"{name}: prompt is {type(first).__name__}; it must be a plain string, not a conversation")

@@ -13,12 +13,20 @@ class PolicyNetwork(PreTrainedModel):
 
     Args:
         transformer: the policy network; it is held, not copied.
+
+    Raises:
+        ValueError: for a transformer that holds a LoRA, beside which another would be trained.
     """
 
     config_class = PretrainedConfig
     supports_gradient_checkpointing = True
 
     def __init__(self, transformer: nn.Module) -> None:
+        if getattr(transformer, "peft_config", None):
+            raise ValueError(
+                "the pipeline holds a LoRA: make it part of the weights by pipeline.fuse_lora() and "
+                "pipeline.unload_lora_weights(), or take it out by the latter"
+            )
         # Without a name: PEFT would ask the Hub for the vocabulary of a model that has one.
         super().__init__(PretrainedConfig())
         self.transformer: Any = transformer

@@ -125,19 +125,26 @@ class Panel:
         rows = zip(images, captions, sets, whole.rewards[mine].cpu(), whole.values[mine].cpu(), strict=True)
         self._rows.extend(list(rows)[: self._most - len(self._rows)])
 
-    def show(self, trainer: Any, path: Path) -> None:
-        """Write the panel as a PNG, and give it to the trackers that the run reports to."""
+    def show(self, trainer: Any, name: str = "eval") -> None:
+        """Write the panel as ``OUTPUT_DIR/panels/step_N.png``, and give it to the trackers that the run reports to.
+
+        Args:
+            trainer: of the run.
+            name: of the evaluation; one of several sets, ``eval_SET``, has a file of its own, ``SET_step_N.png``.
+        """
         if not self._rows:
             return
         images, captions, sets, rewards, values = zip(*self._rows, strict=True)
         page = draw_panels(images, captions, sets, torch.stack(rewards), torch.stack(values))
+        step = trainer.state.global_step
+        file = f"{name}_step_{step:06d}.png".removeprefix("eval_")
+        path = Path(str(trainer.args.output_dir), "panels", file)
         path.parent.mkdir(parents=True, exist_ok=True)
         page.save(path)
-        step = trainer.state.global_step
         for callback in trainer.callback_handler.callbacks:
             writer = getattr(callback, "tb_writer", None)  # TensorBoardCallback
             if writer is not None:
-                writer.add_image("eval/panel", np.asarray(page), step, dataformats="HWC")
+                writer.add_image(f"{name}/panel", np.asarray(page), step, dataformats="HWC")
         for name in set(trainer.args.report_to) & {"wandb", "trackio"}:
             module = importlib.import_module(name)
-            module.log({"eval/panel": module.Image(np.asarray(page))})
+            module.log({f"{name}/panel": module.Image(np.asarray(page))})

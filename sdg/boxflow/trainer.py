@@ -20,17 +20,16 @@ from diffusers import DiffusionPipeline
 from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
-from sdg.boxflow.advantages import Advantages, advantages, artifact_heatmap, combine
+from sdg.boxflow.advantages import Advantages, advantages, artifact_heatmap, combine, fit_heatmaps, found_on_average
 from sdg.boxflow.callbacks import Average, SavesOnBoundaries
 from sdg.boxflow.config import BoxFlowGRPOConfig
 from sdg.boxflow.inputs import EpochSampler, Heatmap, Reward, as_trl_calls_it, with_prompts
 from sdg.boxflow.lora import save_lora
-from sdg.boxflow.maps import penalty_maps, to_tokens
+from sdg.boxflow.maps import to_tokens
 from sdg.boxflow.network import PolicyNetwork
 from sdg.boxflow.panels import Panel
 from sdg.boxflow.policy import Policy
@@ -112,8 +111,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             model=network,
             reward_funcs=[as_trl_calls_it(function) for function in functions],
             args=args,
-            train_dataset=with_prompts(train_dataset, "train_dataset"),
-            eval_dataset=None if eval_dataset is None else with_prompts(eval_dataset, "eval_dataset"),
+            train_dataset=with_prompts(train_dataset, "train_dataset", args.prompts_a_rollout),
+            eval_dataset=None if eval_dataset is None else with_prompts(eval_dataset, "eval_dataset", 1),
             processing_class=copy.deepcopy(model.tokenizer),  # TRL may give it a padding token
             callbacks=callbacks,
             optimizers=optimizers,
@@ -149,7 +148,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
-        ours = super()._get_train_sampler(dataset)
+        ours: Any = super()._get_train_sampler(dataset)
         return EpochSampler(
             ours.data_source, ours.mini_repeat_count, ours.batch_size, ours.repeat_count, ours.shuffle, ours.seed
         )
@@ -293,13 +292,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
                 f"{errors[0]}). Above max_unreadable_share={self.args.max_unreadable_share} training would follow "
                 "nothing; look at a picture, or give a detector that knows such pictures"
             )
-        for name, sets in (
-            ("artifact", [d.artifacts for d in found]),
-            ("misalignment", [d.misalignments for d in found]),
-        ):
-            self._metrics[mode][f"defects/{name}_boxes"].append(sum(len(s) for s in sets) / len(found))
-        for name, weight in zip(("artifact", "misalignment"), penalty_maps(found, self.grid), strict=True):
-            self._metrics[mode][f"penalty/{name}"].append(float(weight.mean()))
+        for name, value in found_on_average(found, self.grid).items():
+            self._metrics[mode][name].append(value)
         return found
 
     def _advantages(
@@ -308,9 +302,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         """Advantages of the pictures of all processes."""
         args, heatmaps = self.args, None
         if args.advantage == "heatmap" and self.heatmap is not None:
-            local = torch.as_tensor(self.heatmap(images), dtype=torch.float32, device=rewards.device)
-            local = F.interpolate(local[:, None], self.grid, mode="area")[:, 0]
-            heatmaps = self.accelerator.gather(local)
+            local = fit_heatmaps(self.heatmap(images), len(images), self.grid)
+            heatmaps = self.accelerator.gather(local.to(rewards.device))
         elif args.advantage == "heatmap" and found is not None:
             heatmaps = artifact_heatmap(found, self.grid)
         return advantages(
@@ -399,14 +392,19 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         self._seconds.clear()
         super().log(logs, start_time)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Draw and judge the evaluation prompts with the noiseless sampler and the averaged weights; draw a panel."""
+        asked = eval_dataset, ignore_keys, metric_key_prefix
+        if isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
+            return dict(super().evaluate(*asked))  # which comes back for each of them
         self._eval_batches = 0
         self._panel = Panel(self.args.panel_images)
         with self.average or nullcontext():
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            metrics: dict[str, float] = super().evaluate(*asked)
         if self.accelerator.is_main_process:
-            self._panel.show(self, Path(str(self.args.output_dir), "panels", f"step_{self.state.global_step:06d}.png"))
+            self._panel.show(self, metric_key_prefix)
         return metrics
 
     # Keeping it.
@@ -416,6 +414,13 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         folder = Path(str(self._get_output_dir(trial=trial)), f"checkpoint-{self.state.global_step}")
         if self.average and self.args.should_save:
             self.average.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel) and Path(resume_from_checkpoint, "adapter_model.safetensors").is_file():
+            # transformers would take the folder lora/ for a second adapter, and put it into the model.
+            self.model.load_adapter(resume_from_checkpoint, self.model.active_adapter, is_trainable=True)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
