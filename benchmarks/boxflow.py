@@ -61,7 +61,7 @@ COLUMNS = {
     "unreadable": "share of unreadable answers",
     "agreement_artifact": "Spearman of oracle and detector, artifacts",
     "agreement_misalignment": "Spearman of oracle and detector, misalignments",
-    "kl": "KL of a stochastic step from base, per latent value",
+    "kl": "KL from base in a stochastic step, per latent value",
     "velocity": "velocity: distance from base, relative",
     "moved": "distance from base's picture of the same noise",
     "diversity": "distance within a prompt",
@@ -142,7 +142,8 @@ class Evaluation(TrainerCallback):
         trainer, base = self.trainer, self.arm == "base"
         was_training = trainer.model.training
         trainer.model.eval()
-        with trainer.average or nullcontext():
+        # Autocast by hand: base is measured before training puts it into the model's forward.
+        with trainer.average or nullcontext(), trainer.accelerator.autocast():
             images = self.draw()
             velocities = self.velocities(None if base else load_file(self.probes))
         trainer.model.train(was_training)
@@ -175,8 +176,7 @@ class Evaluation(TrainerCallback):
             captions = self.captions[start : start + a.rollout_batch_size]
             conditions = self.trainer.policy.encode(captions, a.guidance_scale, device)
             noise = generators(EVALUATION_SEED, first=start, count=len(captions))
-            with self.trainer.compute_loss_context_manager():
-                x, _, _ = self.sampler.run(self.trainer.model, conditions, noise, [], device)
+            x, _, _ = self.sampler.run(self.trainer.model, conditions, noise, [], device)
             images += self.trainer.policy.decode(x, a.height, a.width)
         return images
 
@@ -193,15 +193,14 @@ class Evaluation(TrainerCallback):
         captions = self.captions[:: self.k][: a.rollout_batch_size]
         conditions = self.trainer.policy.encode(captions, a.guidance_scale, device)
         seen: dict[str, Tensor] = {}
-        with self.trainer.compute_loss_context_manager():
-            if probes is None:
-                noise = generators(EVALUATION_SEED, first=0, count=len(captions))
-                clean = self.noisy._replace(noise_level=0.0)  # as training passes, but without its noise
-                _, _, before = clean.run(network, conditions, noise, self.window, device)
-                probes = {f"x_{j}": x for j, x in zip(self.window, before, strict=True)}
-            for j in self.window:
-                seen[f"x_{j}"] = probes[f"x_{j}"].to(device)
-                seen[f"v_{j}"] = self.noisy.velocity(network, seen[f"x_{j}"], j, conditions)
+        if probes is None:
+            noise = generators(EVALUATION_SEED, first=0, count=len(captions))
+            clean = self.noisy._replace(noise_level=0.0)  # as training passes, but without its noise
+            _, _, before = clean.run(network, conditions, noise, self.window, device)
+            probes = {f"x_{j}": x for j, x in zip(self.window, before, strict=True)}
+        for j in self.window:
+            seen[f"x_{j}"] = probes[f"x_{j}"].to(device)
+            seen[f"v_{j}"] = self.noisy.velocity(network, seen[f"x_{j}"], j, conditions)
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
     def judge(self, images: list[Image.Image]) -> tuple[list[dict[str, float]], list[DefectSet]]:
@@ -365,7 +364,9 @@ def summary(out: Path, plot: Path | None) -> None:
                 if arm != "base":
                     points = sorted((int(row["pictures"]), float(row[column])) for row in rows)
                     axis.plot(*zip(*points, strict=True), "o-", color=COLOURS[arm], markersize=3, label=ARMS[arm])
-            axis.set(title=COLUMNS[column], xlabel="pictures drawn in training")
+            axis.set_title(COLUMNS[column], fontsize="medium")
+            axis.set_xlabel("pictures drawn in training")
+            axis.ticklabel_format(useOffset=False)
             axis.grid(alpha=0.3)
         figure.axes[0].legend(frameon=False, fontsize=8)
         plot.parent.mkdir(parents=True, exist_ok=True)

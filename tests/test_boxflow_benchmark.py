@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_pipelines
 import torch
-
-from sdg.microworld import VOCABULARY
-from sdg.training.generator import build_pipeline
 
 ROOT = Path(__file__).parents[1]
 ARMS = ["scalar", "heatmap", "box"]
@@ -37,12 +35,12 @@ def words(folder, arm, **more):
         "model_name_or_path": folder / "t2i",
         "prompts_size": 8,
         "max_steps": 2,
-        "num_generations": 2,
+        "num_generations": 4,  # of two, only the order counts
         "per_device_train_batch_size": 4,
         "num_sampling_steps": 4,
         "eval_sampling_steps": 2,
         "max_unreadable_share": 1,
-        "learning_rate": 0.05,
+        "learning_rate": 0.01,
         "logging_steps": 1,
         "save_steps": 1,
         **more,
@@ -54,9 +52,7 @@ def words(folder, arm, **more):
 def done(benchmark, tmp_path_factory):
     """All arms of an untrained generator."""
     folder = tmp_path_factory.mktemp("boxflow")
-    pipeline = build_pipeline(VOCABULARY)
-    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, std=0.2)
-    pipeline.save_pretrained(folder / "t2i")
+    tiny_pipelines.microworld().save_pretrained(folder / "t2i")
     benchmark.main(words(folder, "all"))
     return folder
 
@@ -75,11 +71,25 @@ def test_every_arm_starts_at_base_and_draws_as_many_pictures(done):
         table = rows(done / "out" / f"{arm}.csv")
         assert table[0] == base
         assert [(row["step"], row["pictures"]) for row in table] == [("0", "0"), ("2", "8")]
-        assert float(table[-1]["kl"]) > 0
+        assert float(table[-1]["kl"]) > 1e-3
         assert len(rows(done / "out" / f"{arm}_pictures.csv")) == 2 * 4
         assert [row["step"] for row in rows(done / "out" / f"{arm}_training.csv")] == ["1", "2"]
         assert (done / "runs" / arm / "sheet.png").exists()
         assert (done / "runs" / arm / "final" / "lora").is_dir()
+
+
+@pytest.mark.slow
+def test_arms_differ(done):
+    assert len({rows(done / "out" / f"{arm}.csv")[-1]["kl"] for arm in ARMS}) == 3
+
+
+@pytest.mark.slow
+def test_weights_that_did_not_change_have_not_drifted_in_training_precision(done, benchmark, tmp_path):
+    """Base is measured before training prepares the model, the arms after: both under the same autocast."""
+    shutil.copy(done / "runs" / "base.safetensors", tmp_path)
+    benchmark.main(words(done, "scalar", learning_rate=0, out=tmp_path / "out", runs=tmp_path))
+    last = rows(tmp_path / "out" / "scalar.csv")[-1]
+    assert (last["step"], float(last["kl"]), float(last["moved"])) == ("2", 0, 0)
 
 
 @pytest.mark.slow
