@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 EMA_FILE = "ema.safetensors"
 
@@ -31,7 +32,12 @@ class SavesOnBoundaries(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """TRL's count of micro-steps is in no checkpoint: a resumed run must not start it at 0."""
-        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+        accumulated, batches = args.gradient_accumulation_steps, kwargs["train_dataloader"]
+        epochs, steps, of_epoch = 0, state.global_step, 0
+        if has_length(batches):  # the last step of an epoch takes the micro-steps that are left
+            of_epoch = len(batches)
+            epochs, steps = divmod(steps, -(-of_epoch // accumulated))
+        self._trainer._step = epochs * of_epoch + steps * accumulated
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save now what is due, if this is a boundary or the end."""

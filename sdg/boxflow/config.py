@@ -108,6 +108,8 @@ class BoxFlowGRPOConfig(GRPOConfig):
             raise ValueError(
                 f"dynamics={self.dynamics!r} is none of {', '.join(stochastic)}; training needs a stochastic step"
             )
+        if not self.disable_dropout:
+            raise ValueError("disable_dropout=False makes ratios differ from 1 before anything is learnt; leave it out")
         if self.noise_level <= 0:
             raise ValueError(f"noise_level={self.noise_level} must be above 0: without noise nothing can be learnt")
         if not 0 <= self.ema_decay < 1:

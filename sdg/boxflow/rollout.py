@@ -105,6 +105,13 @@ def text_encoders(pipeline: Any, device: torch.device, offload: bool) -> Iterato
             encoder.to("cpu")
 
 
+def encode(policy: Policy, prompts: Sequence[str], guidance_scale: float, device: torch.device) -> dict[str, Tensor]:
+    """The conditions of N prompts, first dimension N; the pictures of a group share a prompt, which is encoded once."""
+    unique = list(dict.fromkeys(prompts))
+    rows = torch.tensor([unique.index(prompt) for prompt in prompts], device=device)
+    return {name: tensor.to(device)[rows] for name, tensor in policy.encode(unique, guidance_scale, device).items()}
+
+
 def seed(*keys: int) -> int:
     """A seed made of numbers, the same on every machine and in every process."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)

@@ -33,7 +33,7 @@ from sdg.boxflow.maps import to_tokens
 from sdg.boxflow.network import PolicyNetwork
 from sdg.boxflow.panels import Panel
 from sdg.boxflow.policy import Policy
-from sdg.boxflow.rollout import Sampler, generators, seed, text_encoders
+from sdg.boxflow.rollout import Sampler, encode, generators, seed, text_encoders
 from sdg.boxflow.sde import draw_steps
 from sdg.defects import DefectSet
 
@@ -201,8 +201,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             self._eval_batches += 1
         sampler = self._sampler(mode)
         with self._clock("encode"), text_encoders(self.policy.pipeline, device, args.offload_text_encoders):
-            conditions = self.policy.encode(prompts, args.guidance_scale, device)
-            conditions = {name: tensor.to(device) for name, tensor in conditions.items()}
+            conditions = encode(self.policy, prompts, args.guidance_scale, device)
 
         images: list[Image.Image] = []
         parts: list[dict[str, Tensor]] = []
