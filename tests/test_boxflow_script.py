@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def test_a_dry_run_of_the_papers_configuration(script, servers, tmp_path):
     assert (first["defects/artifact_boxes"], first["defects/unreadable"]) == (1, 0)
     assert first["rewards/judge/std"] > 0
     assert (tmp_path / "run" / "panels" / "step_000002.png").exists()
+    page = (ROOT / "docs" / "boxflow.md").read_text(encoding="utf-8").split("## What is logged")[1].split("\n## ")[0]
+    table = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    named = {n.replace("NAME", "judge").replace("PHASE", "rollout") for n in re.findall(r"`([\w/]+)`", table)}
+    assert len(named) > 12
+    assert named - set(first) == {"kl"}  # beta is 0
     config = PeftConfig.from_pretrained(tmp_path / "run" / "final" / "lora")
     assert (config.r, config.lora_alpha) == (64, 128)
     DiffusionPipeline.from_pretrained(tmp_path / "flux").load_lora_weights(tmp_path / "run" / "final" / "lora")
