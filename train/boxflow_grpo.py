@@ -24,6 +24,7 @@ from sdg.boxflow.base_rewards import CLIPScore, JudgeReward, MicroworldReward, P
 from sdg.boxflow.data import load_prompts
 from sdg.detector import load_detector
 from sdg.training.checkpoint import last_complete_checkpoint
+from sdg.training.generator import find_pipeline
 
 
 @dataclass
@@ -89,7 +90,7 @@ def build(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mo
     # The generator.
     dtype = None if model_args.dtype in (None, "auto") else getattr(torch, model_args.dtype)
     pipeline = DiffusionPipeline.from_pretrained(
-        model_args.model_name_or_path, revision=model_args.model_revision, torch_dtype=dtype
+        find_pipeline(str(model_args.model_name_or_path)), revision=model_args.model_revision, torch_dtype=dtype
     )
     lora = get_peft_config(model_args)
     if lora is not None:

@@ -19,7 +19,7 @@ from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
 from sdg.records import from_row, load_records, to_dataset
-from sdg.training.generator import redraw
+from sdg.training.generator import find_pipeline, redraw
 
 
 def redraw_part(source: Path, path: Path, pipeline: DiffusionPipeline, most: float, noisy: float, batch: int) -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=25)
     args = parser.parse_args()
 
-    pipeline = DiffusionPipeline.from_pretrained(args.pipeline, torch_dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(find_pipeline(args.pipeline), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for source in tqdm(sorted(args.data.glob("*/*.parquet")), desc="parts"):
         path = args.out / source.parent.name / source.name

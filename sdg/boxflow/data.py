@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -9,6 +10,8 @@ from datasets import Dataset, load_dataset
 from sdg import microworld
 
 MICROWORLD = "microworld"
+MOST_OBJECTS = 2
+"""Objects in a caption of the microworld: what sdg-tiny-t2i was trained to draw."""
 LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
@@ -24,7 +27,7 @@ def load_prompts(
 
     Args:
         source: a text file with a prompt a line; a parquet, JSONL or CSV file; a folder of parquet files; or
-            ``"microworld"`` for captions that are drawn anew.
+            ``"microworld"`` for captions of one or two objects, drawn anew.
         size: prompts taken, the first ones; 0 takes all. The microworld needs a number.
         column: of a table; ``caption`` is taken where there is no ``prompt``.
         split: of the microworld's captions.
@@ -33,16 +36,14 @@ def load_prompts(
     Raises:
         ValueError: for a source of another kind, without that column, or without any prompt.
         FileNotFoundError: for a file that is not there.
-
-    Example:
-        >>> load_prompts("microworld", 2)["prompt"][0]
-        'a brown fish is in the middle of the scene'
     """
     if str(source) == MICROWORLD:
         if size < 1:
             raise ValueError(f"{size} captions of the microworld: say how many, there is no end to them")
-        records = microworld.generate(size, seed, split, size=64, clean=True)  # small, for only captions are kept
-        return Dataset.from_dict({"prompt": [record.caption for record in records]})
+        # Small pictures, for only captions are kept; three times as many as needed are enough for the few that fit.
+        records = microworld.generate(3 * size + 30, seed, split, size=64, clean=True)
+        fit = (record.caption for record in records if len(record.objects) <= MOST_OBJECTS)
+        return Dataset.from_dict({"prompt": list(islice(fit, size))})
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; give a text file, a table, a folder of parquet, or 'microworld'")

@@ -84,7 +84,9 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
     ) -> None:
         args = args or BoxFlowGRPOConfig("boxflow-grpo")
         if isinstance(model, str):
-            model = DiffusionPipeline.from_pretrained(model, **cast("dict[str, Any]", args.model_init_kwargs or {}))
+            model = DiffusionPipeline.from_pretrained(
+                find_pipeline(model), **cast("dict[str, Any]", args.model_init_kwargs or {})
+            )
         self.policy = Policy.for_pipeline(model, args.max_sequence_length)
         self.policy.check_size(args.height, args.width)
         needs_boxes = args.advantage == "box" or (args.advantage == "heatmap" and heatmap is None)

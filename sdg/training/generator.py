@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ from sdg.defects import DefectSet
 from sdg.records import Record
 from sdg.training.dense import DenseHeads, DenseVocabulary, dense_labels, dense_loss
 
+EMBEDDED = {"sdg-tiny-t2i": Path(__file__).resolve().parents[1] / "checkpoints" / "sdg-tiny-t2i"}
+"""The pipelines that the package brings along; ``DiffusionPipeline.from_pretrained`` loads their folders."""
+
 SIZE = 128
 """Side of the pictures in pixels."""
 CHANNELS = 8
@@ -46,6 +50,11 @@ LENGTH = 36
 SHORT, LONG = 1, 256
 """Tokens of the third text encoder: as this pipeline is meant to be called (``max_sequence_length=1``: the first two
 say all), and as it is called where nobody says so."""
+
+
+def find_pipeline(name_or_path: str) -> str:
+    """What ``DiffusionPipeline.from_pretrained`` takes for an embedded name; other names are returned as they are."""
+    return str(EMBEDDED.get(name_or_path, name_or_path))
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
