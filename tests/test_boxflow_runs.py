@@ -103,7 +103,14 @@ def test_kill_9_and_resume_gives_the_same_curve(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"sde_steps": 2, "beta": 0.1, "steps_per_generation": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sde_steps": 2, "beta": 0.1, "steps_per_generation": 2, "gradient_checkpointing": True},
+        {"peft_config": None, "learning_rate": 1e-3, "sde_steps": 2},
+    ],
+)
 def test_two_processes_give_what_one_gives(tmp_path, options):
     """Twelve pictures, groups of four: the second group lies half in each process."""
     options = {"learning_rate": 1e-2, "max_steps": 2, **options}
@@ -118,7 +125,6 @@ def test_two_processes_give_what_one_gives(tmp_path, options):
             rank=rank,
             port=port,
             per_device_train_batch_size=6 // share,
-            ddp_find_unused_parameters=False,
             **options,
         )
         for rank in range(2)

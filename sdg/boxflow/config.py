@@ -51,6 +51,9 @@ class BoxFlowGRPOConfig(GRPOConfig):
         default=1e-4, metadata={"help": "Clip range; ratios of pictures stay far nearer 1 than text's."}
     )
     disable_dropout: bool = field(default=True, metadata={"help": "Dropout would make ratios wrong."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every weight takes part in every step; searching costs time and can fail."}
+    )
 
     height: int = field(default=512, metadata={"help": "Height of the pictures in pixels."})
     width: int = field(default=512, metadata={"help": "Width of the pictures in pixels."})
