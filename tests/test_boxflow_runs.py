@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import pytest
 import tiny_pipelines
 import torch
 from datasets import Dataset
+from peft import PeftModel
 
 from sdg.training.checkpoint import last_complete_checkpoint
 
@@ -151,6 +153,33 @@ def test_a_checkpoint_holds_one_adapter(tmp_path):
     again = runs.trainer(tmp_path, **options)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert list(again.model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("build", [tiny_pipelines.sd3, tiny_pipelines.flux])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_lora_in_a_checkpoint_draws_what_evaluation_draws(tmp_path, build, decay):
+    """Alpha is eight times the rank: at diffusers' own scale of 1 pictures would differ."""
+    size = {"height": 16, "width": 48}
+    options = {"save_strategy": "steps", "save_steps": 2, "learning_rate": 2e-2, "ema_decay": decay} | size
+    run = runs.trainer(tmp_path, pipeline=build(), peft_config=runs.lora(r=2, lora_alpha=16), **options)
+    run.train()
+
+    def draw(pipeline: Any) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(0)
+        call = {"num_inference_steps": 2, "max_sequence_length": 12, "output_type": "pt", "generator": noise} | size
+        return pipeline("a red car", **call).images
+
+    with run.average or contextlib.nullcontext():
+        trained = draw(run.policy.pipeline)
+    last = draw(run.policy.pipeline)
+    folder = tmp_path / "checkpoint-2" / "lora"
+    diffusers, peft = build(), build()
+    diffusers.load_lora_weights(folder)
+    peft.transformer = PeftModel.from_pretrained(peft.transformer, folder)
+    torch.testing.assert_close(draw(diffusers), trained, atol=1e-5, rtol=0)
+    torch.testing.assert_close(draw(peft), trained, atol=1e-5, rtol=0)
+    assert float((draw(build()) - trained).abs().max()) > 1e-3
+    assert (float((last - trained).abs().max()) > 1e-5) == (decay > 0)
 
 
 def test_several_evaluation_sets_leave_the_weights_alone(tmp_path):

@@ -36,6 +36,7 @@ from sdg.boxflow.policy import Policy
 from sdg.boxflow.rollout import Sampler, encode, generators, seed, text_encoders
 from sdg.boxflow.sde import draw_steps
 from sdg.defects import DefectSet
+from sdg.training.generator import find_pipeline
 
 
 class BoxFlowGRPOTrainer(GRPOTrainer):
