@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -85,9 +85,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
     ) -> None:
         args = args or BoxFlowGRPOConfig("boxflow-grpo")
         if isinstance(model, str):
-            model = DiffusionPipeline.from_pretrained(
-                find_pipeline(model), **cast("dict[str, Any]", args.model_init_kwargs or {})
-            )
+            options: Any = args.model_init_kwargs or {}
+            model = DiffusionPipeline.from_pretrained(find_pipeline(model), **options)
         self.policy = Policy.for_pipeline(model, args.max_sequence_length)
         self.policy.check_size(args.height, args.width)
         needs_boxes = args.advantage == "box" or (args.advantage == "heatmap" and heatmap is None)

@@ -247,7 +247,7 @@ def redraw(
         decoded = pipeline.vae.decode(pipeline.vae.encode(pixels).latents).sample
         return list(pipeline.image_processor.postprocess(decoded))
     # Not by from_pipe, which does not know that this class runs with a tiny autoencoder, too.
-    again = StableDiffusion3Img2ImgPipeline(**pipeline.components)
+    again: Any = StableDiffusion3Img2ImgPipeline(**pipeline.components)
     again.set_progress_bar_config(disable=True)
     return list(
         again(
