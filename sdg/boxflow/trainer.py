@@ -410,12 +410,6 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
 
     # Keeping it.
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(str(self._get_output_dir(trial=trial)), f"checkpoint-{self.state.global_step}")
-        if self.average and self.args.should_save:
-            self.average.save(folder)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if isinstance(self.model, PeftModel) and Path(resume_from_checkpoint, "adapter_model.safetensors").is_file():
             # transformers would take the folder lora/ for a second adapter, and put it into the model.
@@ -439,6 +433,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         if not self.args.should_save:
             return
         folder = Path(str(output_dir or self.args.output_dir))
+        if self.average and _internal_call:  # before the trainer's state, which marks a checkpoint as complete
+            self.average.save(folder)
         with self.average or nullcontext():
             model = self.accelerator.unwrap_model(self.model)
             if isinstance(model, PeftModel):
