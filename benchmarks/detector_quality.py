@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,6 +28,8 @@ from sdg import DefectSet, SDGDetector, SDGEval, microworld
 from sdg.matching import match
 from sdg.records import Record
 from sdg.training.degrade import degrade
+from sdg.training.generator import find_pipeline
+from sdg.training.redraw import redraw_records
 
 SEED = 20_000
 ROWS = (
@@ -62,6 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--degraded", action="store_true", help="the same pictures blurred, noised, compressed, rescaled"
     )
+    parser.add_argument("--redrawn", help="the same pictures through this generator: an embedded name or a folder")
     parser.add_argument("--embedder", default="auto", help="sentence embedder of DescCos, 'none' for none")
     parser.add_argument("--out", type=Path, help="folder for quality.json; its curve.jsonl is printed")
     args = parser.parse_args()
@@ -71,6 +76,9 @@ def main() -> None:
     if args.degraded:
         rng = np.random.default_rng(SEED)
         records = [replace(r, image=degrade(r.image, rng)) for r in records]
+    if args.redrawn:
+        pipeline = DiffusionPipeline.from_pretrained(find_pipeline(args.redrawn), torch_dtype=torch.float32)
+        records = list(redraw_records(records, pipeline, np.random.default_rng(SEED)))
     captions, references = [r.caption for r in records], [r.defects for r in records]
     began = time.perf_counter()
     answers = detector.iter([r.image for r in records], captions, batch_size=args.batch_size)

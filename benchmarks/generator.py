@@ -29,7 +29,8 @@ from sdg.draw import contact_sheet
 from sdg.microworld.oracle import Measurement, measure
 from sdg.microworld.scorer import MicroworldScorer
 from sdg.records import Record
-from sdg.training.generator import SHORT, find_pipeline, redraw
+from sdg.training.generator import SHORT, find_pipeline
+from sdg.training.redraw import redraw
 
 SEED = 80_000
 OF_OBJECTS = ("missing_object", "extra_object", "wrong_object", "wrong_count")

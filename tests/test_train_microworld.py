@@ -47,14 +47,13 @@ def test_both_stages_leave_a_pipeline_that_loads_plainly_and_go_on_after_a_stop(
     (tmp_path / "drawn" / "train").mkdir(parents=True)
     to_dataset(drawn).to_parquet(tmp_path / "drawn" / "train" / "0000000.parquet")
     script = [sys.executable, str(ROOT / "train" / "microworld_redraw.py"), "--data", "drawn", "--out", "redrawn"]
-    options = ["--pipeline", str(second / "final"), "--batch_size", "2", "--most", "0.6"]
+    options = ["--pipeline", str(second / "final")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     run = subprocess.run([*script, *options], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     redrawn = [from_row(row) for row in load_records(tmp_path / "redrawn" / "train")]
     assert [r.defects for r in redrawn] == [r.defects for r in drawn]
     assert all(a.image.tobytes() != b.image.tobytes() for a, b in zip(redrawn, drawn, strict=True))
-    assert len({r.provenance["redrawn"] for r in redrawn}) > 1
 
 
 def test_an_unknown_stage_is_named(tmp_path):

@@ -16,7 +16,6 @@ from sdg.training.generator import (
     encode,
     normalise,
     object_labels,
-    redraw,
     token_ids,
 )
 
@@ -105,18 +104,6 @@ def test_latents_are_normalised_for_the_pipeline(pipeline):
     scaled = (latents.float() - pipeline.vae.config.shift_factor) * pipeline.vae.config.scaling_factor
     assert scaled.mean().item() == pytest.approx(0, abs=1e-3)
     assert scaled.std().item() == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.5])
-def test_redrawing_keeps_the_size_and_repeats_with_its_seed(pipeline, strength):
-    images = [r.image for r in microworld.generate(2, seed=1, split="train")]
-    captions = ["a red car", "two green trees"]
-    first, second = (
-        redraw(pipeline, images, captions, strength, torch.Generator().manual_seed(3), 4) for _ in range(2)
-    )
-    assert [image.size for image in first] == [(128, 128)] * 2
-    assert [image.tobytes() for image in first] == [image.tobytes() for image in second]
-    assert first[0].tobytes() != images[0].tobytes()
 
 
 def test_objects_are_labelled_at_the_tokens_that_they_cover():

@@ -1,16 +1,15 @@
 """Pass drawn pictures through a generator, so that a detector learns how generated pictures look; labels stay.
 
-    python train/microworld_data.py --out data/microworld --n_train 16000 --n_validation 400 --n_test 1000 --seed 4
-    python train/microworld_redraw.py --data data/microworld --out data/microworld-redrawn --pipeline sdg-tiny-t2i
+    python train/microworld_data.py --out data/microworld4 --n_train 24000 --n_validation 384 --seed 4
+    python train/microworld_redraw.py --data data/microworld4 --out data/microworld-redrawn --share 0.5
 
-A picture goes through the autoencoder, and a share of them through some noise as well, which the transformer takes away
-again. Parts that are already there are kept, so an interrupted run goes on where it stopped.
+A redrawn picture goes through the autoencoder, and most of them through some noise as well, which the transformer takes
+away again. Parts that are already there are kept, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +18,15 @@ from diffusers import DiffusionPipeline
 from tqdm import tqdm
 
 from sdg.records import from_row, load_records, to_dataset
-from sdg.training.generator import find_pipeline, redraw
+from sdg.training.generator import find_pipeline
+from sdg.training.redraw import redraw_records
 
 
-def redraw_part(source: Path, path: Path, pipeline: DiffusionPipeline, most: float, noisy: float, batch: int) -> None:
+def redraw_part(source: Path, path: Path, pipeline: DiffusionPipeline, share: float) -> None:
     """Redraw one parquet file; written under another name first, so that a file is either whole or absent."""
-    records = [from_row(row) for row in load_records(source)]
-    rng = np.random.default_rng(int(source.stem))
-    drawn = []
-    for start in range(0, len(records), batch):
-        some = records[start : start + batch]
-        strength = float(rng.uniform(0, most)) if rng.random() < noisy else 0.0
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        images = redraw(pipeline, [r.image for r in some], [r.caption for r in some], strength, generator)
-        for record, image in zip(some, images, strict=True):
-            provenance = {**record.provenance, "redrawn": round(strength, 3)}
-            drawn.append(replace(record, image=image, clean_image=None, provenance=provenance))
+    records = (from_row(row) for row in load_records(source))
     whole = path.with_suffix(".part")
-    to_dataset(drawn).to_parquet(whole)
+    to_dataset(redraw_records(records, pipeline, np.random.default_rng(int(source.stem)), share)).to_parquet(whole)
     whole.rename(path)
 
 
@@ -45,9 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of microworld_data.py; a sub-folder a split")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pipeline", default="sdg-tiny-t2i", help="folder, or the embedded name")
-    parser.add_argument("--most", type=float, default=0.4, help="largest share of noise that is put in")
-    parser.add_argument("--noisy", type=float, default=0.6, help="share of pictures that get noise at all")
-    parser.add_argument("--batch_size", type=int, default=25)
+    parser.add_argument("--share", type=float, default=1.0, help="of the pictures that are redrawn; others are kept")
     args = parser.parse_args()
 
     pipeline = DiffusionPipeline.from_pretrained(find_pipeline(args.pipeline), torch_dtype=torch.float32)
@@ -56,7 +44,7 @@ def main() -> None:
         path = args.out / source.parent.name / source.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            redraw_part(source, path, pipeline, args.most, args.noisy, args.batch_size)
+            redraw_part(source, path, pipeline, args.share)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from diffusers import (
     AutoencoderTiny,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
-    StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
 )
 from PIL import Image
@@ -221,45 +220,6 @@ class Reconstruction(nn.Module):
 def encode(vae: Any, pictures: Tensor, batch_size: int = 64) -> Tensor:
     """Raw latents of pictures in [-1, 1]; (N, CHANNELS, H / 8, W / 8) in float16."""
     return torch.cat([vae.encode(part).latents.half() for part in pictures.split(batch_size)]).contiguous()
-
-
-@torch.no_grad()
-def redraw(
-    pipeline: Any,
-    images: Sequence[Image.Image],
-    captions: Sequence[str],
-    strength: float,
-    generator: torch.Generator,
-    steps: int = 20,
-) -> list[Image.Image]:
-    """Pictures as the generator would have drawn them: through its autoencoder, and through some noise.
-
-    Args:
-        pipeline: of this module.
-        images: N pictures of one size.
-        captions: their captions.
-        strength: share of noise that is put in and taken away again, 0..1; 0 is the autoencoder alone.
-        generator: of the noise.
-        steps: of a whole run; a share of ``strength`` is taken.
-    """
-    if int(steps * strength) < 1:
-        pixels = pipeline.image_processor.preprocess(list(images)).to(pipeline.vae.dtype)
-        decoded = pipeline.vae.decode(pipeline.vae.encode(pixels).latents).sample
-        return list(pipeline.image_processor.postprocess(decoded))
-    # Not by from_pipe, which does not know that this class runs with a tiny autoencoder, too.
-    again: Any = StableDiffusion3Img2ImgPipeline(**pipeline.components)
-    again.set_progress_bar_config(disable=True)
-    return list(
-        again(
-            prompt=list(captions),
-            image=list(images),
-            strength=strength,
-            num_inference_steps=steps,
-            guidance_scale=1.0,
-            max_sequence_length=SHORT,
-            generator=generator,
-        ).images
-    )
 
 
 def normalise(vae: Any, latents: Tensor) -> None:
