@@ -41,6 +41,7 @@ def test_both_stages_leave_a_pipeline_that_loads_plainly_and_go_on_after_a_stop(
     assert (second / "latents.safetensors").exists()
     pipeline = DiffusionPipeline.from_pretrained(second / "final")
     assert pipeline.vae.config.scaling_factor != 1
+    assert pipeline("a red car", num_inference_steps=1, max_sequence_length=1).images[0].size == (128, 128)
 
     # Pictures with defects pass through the pipeline and keep their labels.
     drawn = list(microworld.generate(6, seed=0, split="train"))

@@ -1,11 +1,14 @@
 """The microworld's tiny text-to-image pipeline: it loads plainly, and trains on what the pipeline computes."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
 from sdg import microworld
 from sdg.microworld import VOCABULARY
+from sdg.microworld.oracle import measure
 from sdg.training.dense import DenseVocabulary
 from sdg.training.generator import (
     LONG,
@@ -14,6 +17,7 @@ from sdg.training.generator import (
     Reconstruction,
     build_pipeline,
     encode,
+    find_pipeline,
     normalise,
     object_labels,
     token_ids,
@@ -124,3 +128,23 @@ def test_the_heads_add_to_the_loss_and_reach_the_transformer():
     assert out["loss"] > out["velocity_loss"]
     (out["loss"] - out["velocity_loss"]).backward()
     assert flow.transformer.pos_embed.proj.weight.grad.abs().sum() > 0
+
+
+def test_the_embedded_generator_loads_plainly_and_is_as_small_as_it_says():
+    folder = Path(find_pipeline("sdg-tiny-t2i"))
+    assert sum(file.stat().st_size for file in folder.rglob("*.safetensors")) < 10e6
+    assert not [file for file in folder.rglob("*") if file.suffix in (".bin", ".pt", ".pkl")]
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    parts = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    assert sum(p.numel() for part in parts for p in getattr(pipeline, part).parameters()) < 5e6
+    # Enough of the captions come out as they say to show that these are the trained weights.
+    captions = [f"a {colour} {kind} on open ground" for colour in ("red", "blue") for kind in ("tree", "car", "lamp")]
+    options = {"num_inference_steps": 20, "guidance_scale": 1.0, "max_sequence_length": SHORT}
+    images = pipeline(captions, generator=torch.Generator().manual_seed(0), **options).images
+    right = [not measure(i, c).defects.misalignments for i, c in zip(images, captions, strict=True)]
+    assert sum(right) >= 3
+
+
+def test_other_names_are_left_alone():
+    assert find_pipeline("someone/pipeline") == "someone/pipeline"

@@ -40,6 +40,7 @@ from sdg.training.generator import (
     encode,
     normalise,
     object_labels,
+    save,
     token_ids,
 )
 from sdg.training.optim import MuonWithAdamW
@@ -152,7 +153,7 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
         ).images
     drawn = (Record(image, caption, DefectSet(())) for image, caption in zip(images, captions, strict=True))
     contact_sheet(drawn, columns=6).save(folder / "sheet.png")
-    pipeline.to(torch.bfloat16).save_pretrained(folder / "final")
+    save(pipeline, folder / "final")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ modules turn the parts into losses: :class:`Reconstruction` for the autoencoder,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
@@ -214,6 +215,21 @@ class Reconstruction(nn.Module):
         loss = wrong.abs().mean() + wrong.diff(dim=-1).abs().mean() + wrong.diff(dim=-2).abs().mean()
         # The decoder squashes its input at 3: latents are kept where that does no harm.
         return {"loss": loss + 0.05 * F.relu(latents.float().abs() - 1.5).square().mean()}
+
+
+def save(pipeline: Any, folder: str | Path) -> None:
+    """Write a pipeline with bfloat16 weights that a plain load gives in float32, as diffusers gives its own parts.
+
+    transformers would load text encoders in the precision in which they were saved, and the pipeline would not run.
+    Where it was loaded from is left out.
+    """
+    pipeline.to(torch.bfloat16).save_pretrained(folder)
+    for path in (Path(folder, "model_index.json"), *Path(folder).glob("*/config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 @torch.no_grad()
