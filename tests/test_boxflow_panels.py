@@ -1,11 +1,15 @@
 """Panels of an evaluation: colours say what a map says, all rows on one scale."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from standins import picture
 
-from sdg.boxflow.panels import BETTER, WORSE, draw_panels, map_picture
+from sdg.boxflow.advantages import advantages
+from sdg.boxflow.panels import BETTER, WORSE, Panel, draw_panels, map_picture
 from sdg.defects import Defect, DefectSet
 
 WHITE = [255, 255, 255]
@@ -62,3 +66,21 @@ def test_a_map_that_holds_nan_is_refused():
     maps = torch.zeros(1, 4, 4)
     with pytest.raises(ValueError, match="not finite"):
         draw_panels([picture()], ["a"], [DefectSet()], maps, maps.log() * 0)
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+def test_a_tracker_gets_the_panel_under_the_name_of_the_evaluation(tmp_path, monkeypatch, tracker):
+    logged = []
+    module = types.SimpleNamespace(Image=lambda array: array.shape, log=logged.append)
+    monkeypatch.setitem(sys.modules, tracker, module)
+    trainer = types.SimpleNamespace(
+        state=types.SimpleNamespace(global_step=3),
+        args=types.SimpleNamespace(output_dir=str(tmp_path), report_to=[tracker]),
+        callback_handler=types.SimpleNamespace(callbacks=[]),
+    )
+    whole = advantages(torch.tensor([0.0, 1.0]), 2, None, (2, 2))
+    panel = Panel(1)
+    panel.keep([picture(i, (32, 32)) for i in range(2)], ["a", "a"], None, whole, slice(0, 2))
+    panel.show(trainer, "eval_small")
+    assert [list(entry) for entry in logged] == [["eval_small/panel"]]
+    assert (tmp_path / "panels" / "small_step_000003.png").is_file()

@@ -145,6 +145,6 @@ class Panel:
             writer = getattr(callback, "tb_writer", None)  # TensorBoardCallback
             if writer is not None:
                 writer.add_image(f"{name}/panel", np.asarray(page), step, dataformats="HWC")
-        for name in set(trainer.args.report_to) & {"wandb", "trackio"}:
-            module = importlib.import_module(name)
+        for tracker in set(trainer.args.report_to) & {"wandb", "trackio"}:
+            module = importlib.import_module(tracker)
             module.log({f"{name}/panel": module.Image(np.asarray(page))})
