@@ -94,6 +94,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             raise ValueError(f"advantage={args.advantage!r} needs a detector; pass one, or choose advantage='scalar'")
         self.detector, self.heatmap, self._needs_boxes = detector, heatmap, needs_boxes
         self.grid = self.policy.grid(args.height, args.width)
+        self._samplers = {mode: self._sampler(args, mode) for mode in ("train", "eval")}
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self.generate_every = (args.steps_per_generation or 1) * args.num_iterations
         if peft_config is not None and peft_config.target_modules is None:
@@ -201,7 +202,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         else:  # the same noise in every evaluation, so that pictures can be compared
             keys, noisy = (args.seed, 1, self._eval_batches), []
             self._eval_batches += 1
-        sampler = self._sampler(mode)
+        sampler = self._samplers[mode]
         with self._clock("encode"), text_encoders(self.policy.pipeline, device, args.offload_text_encoders):
             conditions = encode(self.policy, prompts, args.guidance_scale, device)
 
@@ -245,9 +246,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
             steps["reference_means"] = torch.stack(means, dim=1)
         return steps
 
-    def _sampler(self, mode: str) -> Sampler:
+    def _sampler(self, a: BoxFlowGRPOConfig, mode: str) -> Sampler:
         """The training sampler, or the noiseless one of evaluations."""
-        a = self.args
         steps = a.num_sampling_steps if mode == "train" else a.eval_sampling_steps or a.num_sampling_steps
         sampler = Sampler(
             self.policy, self.policy.sigmas(steps, a.height, a.width), a.guidance_scale, a.height, a.width
@@ -325,7 +325,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         """Eq. 6: the clipped objective at each location of each stochastic step; in evaluation minus the reward."""
         if "rewards" in inputs:
             return -inputs["rewards"].mean()
-        sampler = self._sampler("train")
+        sampler = self._samplers["train"]
         conditions = {
             name.removeprefix("condition_"): tensor for name, tensor in inputs.items() if name.startswith("condition_")
         }
