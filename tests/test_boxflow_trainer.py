@@ -436,6 +436,16 @@ def test_text_encoders_rest_in_main_memory_when_asked(tmp_path):
     assert next(trainer.policy.pipeline.text_encoder.parameters()).device.type == "cpu"
 
 
+def test_phases_of_training_and_evaluation_are_counted_apart(tmp_path):
+    trainer = build(tmp_path, eval_dataset=PROMPTS.select(range(2)))
+    batch(trainer)
+    trained = dict(trainer._seconds["train"])
+    metrics = trainer.evaluate()
+    assert trainer._seconds["train"] == trained
+    assert trained.keys() == {"encode", "rollout", "decode", "rewards"}
+    assert metrics["eval_seconds/rollout"] > 0
+
+
 def test_bf16_weights_keep_float32_latents_and_log_probabilities(tmp_path):
     pipeline = tiny_pipelines.sd3().to(torch.bfloat16)
     trainer = build(tmp_path, pipeline, max_steps=1)

@@ -95,7 +95,7 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         self.detector, self.heatmap, self._needs_boxes = detector, heatmap, needs_boxes
         self.grid = self.policy.grid(args.height, args.width)
         self._samplers = {mode: self._sampler(args, mode) for mode in ("train", "eval")}
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._seconds: dict[str, defaultdict[str, float]] = {m: defaultdict(float) for m in ("train", "eval")}
         self.generate_every = (args.steps_per_generation or 1) * args.num_iterations
         if peft_config is not None and peft_config.target_modules is None:
             peft_config = copy.deepcopy(peft_config)
@@ -383,14 +383,14 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
         """Count the seconds of a phase, chunks of a batch together."""
         began = time.perf_counter()
         yield
-        self._seconds[phase] += time.perf_counter() - began
+        self._seconds["train" if self.model.training else "eval"][phase] += time.perf_counter() - began
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in TRL, with the seconds of each phase since the last time."""
         mode = "train" if self.model.training else "eval"
-        for phase, seconds in self._seconds.items():
+        for phase, seconds in self._seconds[mode].items():
             self._metrics[mode][f"seconds/{phase}"].append(seconds)
-        self._seconds.clear()
+        self._seconds[mode].clear()
         super().log(logs, start_time)
 
     def evaluate(
@@ -427,7 +427,8 @@ class BoxFlowGRPOTrainer(GRPOTrainer):
 
         A LoRA goes to ``OUTPUT_DIR/lora`` for diffusers and PEFT (:func:`sdg.boxflow.lora.save_lora`), all weights go
         to ``OUTPUT_DIR/transformer`` as diffusers writes a transformer: averaged weights, where there is an average,
-        else the last ones. Within checkpoints, which are for resuming, weights are the last ones under TRL's names.
+        else the last ones. A checkpoint has the folder lora/, too; what it resumes from are the last weights, under
+        TRL's names.
         """
         super().save_model(output_dir, _internal_call)
         if not self.args.should_save:
