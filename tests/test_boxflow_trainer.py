@@ -430,10 +430,17 @@ def test_an_evaluation_is_noiseless_repeatable_and_drawn(tmp_path):
     assert len(panel.getcolors(maxcolors=10**6)) > 50
 
 
-def test_text_encoders_rest_in_main_memory_when_asked(tmp_path):
-    trainer = build(tmp_path, offload_text_encoders=True, max_steps=1)
-    trainer.train()
-    assert next(trainer.policy.pipeline.text_encoder.parameters()).device.type == "cpu"
+@pytest.mark.parametrize("offload", [False, True])
+def test_text_encoders_leave_main_memory_only_to_encode(tmp_path, monkeypatch, offload):
+    """On a CPU both places are one device: what is looked at is when encoders are sent where."""
+    trainer = build(tmp_path, offload_text_encoders=offload)
+    sent = []
+    encoder, encode = type(trainer.policy.pipeline.text_encoder), type(trainer.policy).encode
+    monkeypatch.setattr(encoder, "to", lambda self, device: sent.append(str(device)))
+    monkeypatch.setattr(type(trainer.policy), "encode", lambda *args: sent.append("encode") or encode(*args))
+    batch(trainer)
+    here = [str(trainer.accelerator.device)] * 2  # the two CLIP encoders
+    assert sent == ([*here, "encode", "cpu", "cpu"] if offload else ["encode"])
 
 
 def test_phases_of_training_and_evaluation_are_counted_apart(tmp_path):
