@@ -14,15 +14,10 @@ ADVANTAGES = ("box", "scalar", "heatmap")
 OF_TEXT = (
     *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs"),
     *("max_completion_length", "mask_truncated_completions", "pad_to_multiple_of", "cache_implementation"),
-    *(
-        "cast_lm_head_to_fp32",
-        "use_liger_kernel",
-        "router_aux_loss_coef",
-        "top_entropy_quantile",
-        "use_adaptive_entropy",
-    ),
-    *("max_tool_calling_iterations", "log_completions", "log_multimodal", "num_completions_to_print"),
-    *("log_unique_prompts", "log_completions_hub_repo", "neftune_noise_alpha", "label_smoothing_factor"),
+    *("cast_lm_head_to_fp32", "use_liger_kernel", "router_aux_loss_coef", "top_entropy_quantile"),
+    *("use_adaptive_entropy", "max_tool_calling_iterations", "log_completions", "log_multimodal"),
+    *("num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo"),
+    *("neftune_noise_alpha", "label_smoothing_factor"),
 )
 """Fields about tokens, sampling text, and logging it."""
 OF_OTHER_LOSSES = (
@@ -141,10 +136,9 @@ class BoxFlowGRPOConfig(GRPOConfig):
 
     def _refuse_what_means_nothing(self) -> None:
         """Say which fields a user set that would be ignored."""
-        ours = {f.name for f in fields(BoxFlowGRPOConfig)}
         for f in fields(GRPOConfig):
             meaningless = f.name in (*OF_TEXT, *OF_OTHER_LOSSES) or f.name.startswith(PREFIXES)
-            if meaningless and f.name in ours and getattr(self, f.name) != _default(f):
+            if meaningless and getattr(self, f.name) != _default(f):
                 what = "another loss" if f.name in OF_OTHER_LOSSES else "text"
                 raise ValueError(
                     f"{f.name}={getattr(self, f.name)!r} is a setting of GRPOConfig for {what} and would change "
