@@ -110,6 +110,12 @@ class BoxFlowGRPOConfig(GRPOConfig):
             raise ValueError("disable_dropout=False makes ratios differ from 1 before anything is learnt; leave it out")
         if self.noise_level <= 0:
             raise ValueError(f"noise_level={self.noise_level} must be above 0: without noise nothing can be learnt")
+        for name in ("num_sampling_steps", "rollout_batch_size", "detector_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("c_artifact", "c_misalignment", "advantage_eps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative: defects would be rewarded, or stds vanish")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} is not in 0 .. 1; 0 keeps no average")
         if not 0 <= self.max_unreadable_share <= 1:
