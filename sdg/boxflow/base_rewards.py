@@ -11,9 +11,9 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -26,12 +26,9 @@ class RewardError(RuntimeError):
     """A reward that has no marks to give; the message says why and what to do."""
 
 
-class Reward(Protocol):
-    """What a trainer calls: a mark a picture, higher is better. ``columns`` are the data set's other columns."""
-
-    __name__: str
-
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str], **columns: Any) -> list[float]: ...
+Reward = Callable[..., Sequence[float]]
+"""``reward(images, prompts, **columns)``: a number a picture, higher is better; ``columns`` are those of the data set
+that it asks for."""
 
 
 class _Similar(NamedTuple):

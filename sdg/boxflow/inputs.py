@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 from torch import nn
 from trl.trainer.utils import RepeatSampler, get_callable_name
 
-Reward = Callable[..., Sequence[float]]
-"""``reward(images, prompts, **columns)``: one number a picture; ``columns`` are those of the data set it asks for."""
+from sdg.boxflow.base_rewards import Reward
+
 Heatmap = Callable[[list[Image.Image]], Any]
 """``heatmap(images)``: (N, h, w) in 0..1 of any size, 1 where the loss is masked."""
 

@@ -25,9 +25,10 @@ from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
 from sdg.boxflow.advantages import Advantages, advantages, artifact_heatmap, combine, fit_heatmaps, found_on_average
+from sdg.boxflow.base_rewards import Reward
 from sdg.boxflow.callbacks import Average, SavesOnBoundaries
 from sdg.boxflow.config import BoxFlowGRPOConfig
-from sdg.boxflow.inputs import EpochSampler, Heatmap, Reward, as_trl_calls_it, with_prompts
+from sdg.boxflow.inputs import EpochSampler, Heatmap, as_trl_calls_it, with_prompts
 from sdg.boxflow.lora import save_lora
 from sdg.boxflow.maps import to_tokens
 from sdg.boxflow.network import PolicyNetwork
