@@ -23,13 +23,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from sdg import microworld
-from sdg.boxflow.data import MOST_OBJECTS
 from sdg.defects import TYPES, DefectSet
 from sdg.draw import contact_sheet
 from sdg.microworld.oracle import Measurement, measure
 from sdg.microworld.scorer import MicroworldScorer
 from sdg.records import Record
-from sdg.training.generator import SHORT, find_pipeline
+from sdg.training.generator import MOST_OBJECTS, SHORT, find_pipeline
 from sdg.training.redraw import redraw
 
 SEED = 80_000

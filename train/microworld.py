@@ -33,6 +33,7 @@ from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
 from sdg.training.dense import DenseVocabulary
 from sdg.training.generator import (
+    MOST_OBJECTS,
     SHORT,
     Flow,
     Reconstruction,
@@ -58,7 +59,7 @@ class GeneratorArguments:
     latents: str | None = field(default=None, metadata={"help": "File that holds the encoded pictures; made once."})
     muon: bool = field(default=True, metadata={"help": "Muon for matrices, AdamW for the rest."})
     save_minutes: float = field(default=4.0, metadata={"help": "Minutes between checkpoints."})
-    max_objects: int = field(default=2, metadata={"help": "Flow: leave pictures with more objects out."})
+    max_objects: int = field(default=MOST_OBJECTS, metadata={"help": "Flow: leave pictures with more objects out."})
     dense_weight: float = field(default=0.1, metadata={"help": "Flow: weight of the heads that name what is where."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 
 from sdg import microworld
+from sdg.training.generator import MOST_OBJECTS
 
 MICROWORLD = "microworld"
-MOST_OBJECTS = 2
-"""Objects in a caption of the microworld: what sdg-tiny-t2i was trained to draw."""
 LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 

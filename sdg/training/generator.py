@@ -42,6 +42,8 @@ EMBEDDED = {"sdg-tiny-t2i": Path(__file__).resolve().parents[1] / "checkpoints" 
 
 SIZE = 128
 """Side of the pictures in pixels."""
+MOST_OBJECTS = 2
+"""Objects in a caption that it is trained to draw: more want more than two cores give."""
 CHANNELS = 8
 TEXT = 96
 """Width of a text token and of the pooled text: that of the first two encoders together."""
@@ -300,8 +302,9 @@ class Flow(nn.Module):
             self.register_buffer(f"no_{name}", ids, persistent=False)
         self.heads = DenseHeads(self.transformer.inner_dim, vocabulary) if vocabulary else None
         self.dense_weight = dense_weight
-        blocks = self.transformer.transformer_blocks
-        blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep)
+        if self.heads is not None:
+            blocks = self.transformer.transformer_blocks
+            blocks[len(blocks) // 2 - 1].register_forward_hook(self._keep)
         self.halfway: Tensor | None = None
         self.end, self.padding = pipeline.tokenizer_3.eos_token_id, pipeline.tokenizer_3.pad_token_id
 
@@ -336,7 +339,7 @@ class Flow(nn.Module):
         sigma = torch.sigmoid(torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
         noise = torch.randn_like(latents)
         mixed = torch.lerp(latents, noise, sigma[:, None, None, None])
-        # torch's fused attention is slow on a CPU: on two cores its backward pass took 43 % of a step.
+        # torch's fused attention is slow on a CPU: its backward pass took 43 % of a step in a profile on one core.
         with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
             tokens, pooled = self.embed(input_ids, third_ids, length)
             velocity = self.transformer(
