@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from sdg import BoxFlowGRPOConfig, BoxFlowGRPOTrainer
@@ -123,5 +124,6 @@ def main(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mod
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
+    diffusers_logging.set_verbosity_error()  # else every rollout repeats that a prompt was cut short
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else every request to a server is a line
     main(*TrlParser((AlignmentArguments, BoxFlowGRPOConfig, ModelConfig)).parse_args_and_config())

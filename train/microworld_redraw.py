@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging
 from tqdm import tqdm
 
 from sdg.records import from_row, load_records, to_dataset
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures that are redrawn; others are kept")
     args = parser.parse_args()
 
+    logging.set_verbosity_error()  # else every batch says that its captions were cut short, which they were not
     pipeline = DiffusionPipeline.from_pretrained(find_pipeline(args.pipeline), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for source in tqdm(sorted(args.data.glob("*/*.parquet")), desc="parts"):
