@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sdg.boxflow.maps import penalty_maps, reward_map, spatial_advantage
-from sdg.defects import DefectSet
+from sdg.defects import TYPES, DefectSet
 
 
 class Advantages(NamedTuple):
@@ -41,7 +41,7 @@ def combine(per_function: Tensor, weights: Tensor, k: int, normalise_first: bool
     """
     if normalise_first:
         groups = per_function.unflatten(0, (-1, k))
-        per_function = torch.cat([spatial_advantage(group)[None] for group in groups]).flatten(0, 1)
+        per_function = torch.cat([spatial_advantage(group) for group in groups])
     return per_function @ weights.to(per_function)
 
 
@@ -126,7 +126,7 @@ def artifact_heatmap(defect_sets: Sequence[DefectSet], grid: tuple[int, int]) ->
 def found_on_average(defect_sets: Sequence[DefectSet], grid: tuple[int, int]) -> dict[str, float]:
     """Boxes a picture and mean penalty W of a location, by type, under the names that they are logged by."""
     found: dict[str, float] = {}
-    for kind, weights in zip(("artifact", "misalignment"), penalty_maps(defect_sets, grid), strict=True):
+    for kind, weights in zip(TYPES, penalty_maps(defect_sets, grid), strict=True):
         found[f"defects/{kind}_boxes"] = sum(len(defects.of_type(kind)) for defects in defect_sets) / len(defect_sets)
         found[f"penalty/{kind}"] = float(weights.mean())
     return found
