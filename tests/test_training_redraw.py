@@ -36,3 +36,9 @@ def test_records_are_redrawn_batch_by_batch(pipeline):
     assert 0 < sum(changed) < 12
     assert changed[::2] == changed[1::2]
     assert all(0 <= r.provenance.get("redrawn", 0) <= 0.4 for r in once)
+
+
+def test_less_than_a_step_of_noise_is_recorded_as_none(pipeline):
+    drawn = list(microworld.generate(6, seed=0, split="train"))
+    through = list(redraw_records(drawn, pipeline, np.random.default_rng(5), most=0.04, noisy=1.0, batch=2))
+    assert {r.provenance["redrawn"] for r in through} == {0}

@@ -15,6 +15,9 @@ from PIL import Image
 from sdg.records import Record
 from sdg.training.generator import SHORT
 
+STEPS = 20
+"""Sampler steps of a whole run."""
+
 
 @torch.no_grad()
 def redraw(
@@ -23,7 +26,7 @@ def redraw(
     captions: Sequence[str],
     strength: float,
     generator: torch.Generator,
-    steps: int = 20,
+    steps: int = STEPS,
 ) -> list[Image.Image]:
     """Pictures as the generator would have drawn them: through its autoencoder, and through some noise.
 
@@ -81,6 +84,7 @@ def redraw_records(
             yield from some
             continue
         strength = float(rng.uniform(0, most)) if rng.random() < noisy else 0.0
+        strength *= strength * STEPS >= 1  # less than a step of noise is none
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         images = redraw(pipeline, [r.image for r in some], [r.caption for r in some], strength, generator)
         for record, image in zip(some, images, strict=True):
