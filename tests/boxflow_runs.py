@@ -116,6 +116,8 @@ def main(folder: str, kill_at: str, resume: str, options: str) -> None:
     run.train(resume_from_checkpoint=resume or None)
     state = {"batches": batches, "weights": weights(run), "log": run.state.log_history}
     torch.save(state, Path(folder, f"{run.accelerator.process_index}.pt"))
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()  # a process that ends while gloo's threads still run may be aborted
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def main(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mod
 
     # final/lora for load_lora_weights and PEFT, or final/transformer.
     trainer.save_model(str(folder / "final"))
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # closes the process group: a process that ends before its threads may abort
 
 
 if __name__ == "__main__":
