@@ -29,7 +29,9 @@ class Task:
         defects: what is to be repaired, the most important first; empty where the feedback names nothing ("fixed").
         mask: mode L, of the picture's size; 255 where pixels may change. None: all of them may.
         instruction: what a model that reads instructions is told, in full sentences.
-        prompt: what a model that reads descriptions is told: the caption, and with text feedback what to attend to.
+        prompt: what a model that reads descriptions is told: the caption, and with text feedback how the picture
+            misses it.
+        avoid: what such a model is told to avoid: with text feedback the flaws, which as a prompt it would draw.
         overlay: the picture with the defects' boxes drawn, of the picture's size; None where boxes are not shown.
     """
 
@@ -39,6 +41,7 @@ class Task:
     mask: Image.Image | None
     instruction: str
     prompt: str
+    avoid: str = ""
     overlay: Image.Image | None = None
 
 

@@ -1,0 +1,190 @@
+"""Inpainting pipelines of diffusers: each region is cut out, filled in at the model's own size, and put back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sdg.refine.editors import EditError, Task
+from sdg.refine.load import quiet_pipeline
+from sdg.refine.regions import Rectangle, feathered, paste, regions, window
+
+
+class InpaintEditor:
+    """Fills the mask in with a diffusers inpainting pipeline: Stable Diffusion, SDXL, SD3, FLUX, FLUX Fill and others.
+
+    Each connected part of the mask is edited on its own, in a square window round it that is scaled to the model's own
+    size, so that small defects get pixels. Outside the mask the picture stays as it is to the bit; inside, the edit
+    fades out towards the edge.
+
+    Args:
+        pipeline: a loaded pipeline that takes ``prompt``, ``image`` and ``mask_image``.
+        name: how results name it.
+        size: side in pixels at which windows are edited; None is the pipeline's own.
+        context: side of a window over that of its region, 1 or more.
+        feather: pixels of the picture's shorter side over which an edit fades out, as a share.
+        batch: candidates that are made at a time.
+        **call: further arguments of the pipeline's call, such as ``num_inference_steps`` or ``strength``.
+
+    Raises:
+        ValueError: for a pipeline that does not fill in masks, or an argument out of range.
+    """
+
+    local = True
+
+    def __init__(
+        self,
+        pipeline: Any,
+        name: str | None = None,
+        *,
+        size: int | None = None,
+        context: float = 2.0,
+        feather: float = 0.01,
+        batch: int = 1,
+        **call: Any,
+    ) -> None:
+        self._takes = inspect.signature(type(pipeline).__call__).parameters
+        if not {"prompt", "image", "mask_image"} <= set(self._takes):
+            raise ValueError(
+                f"{type(pipeline).__name__} takes no prompt, image and mask_image: it does not fill in masks"
+            )
+        unknown = set(call) - set(self._takes)
+        if unknown:
+            raise ValueError(f"{', '.join(sorted(unknown))}: no arguments of {type(pipeline).__name__}")
+        if size is not None and size < 16:
+            raise ValueError(f"size={size} is below 16 pixels")
+        if context < 1:
+            raise ValueError(f"context={context} is below 1: the window would not hold its region")
+        if batch < 1:
+            raise ValueError(f"batch={batch} must be at least 1")
+        self.pipeline, self.context, self.feather, self.batch = pipeline, context, feather, batch
+        self.name = name or pipeline.config.get("_name_or_path") or type(pipeline).__name__
+        self.size, self.call = size or _own_size(pipeline), call
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, *, device: str | None = None, offload: bool = False, **options: Any
+    ) -> InpaintEditor:
+        """Load a pipeline as the inpainting variant of its family.
+
+        Args:
+            name_or_path: folder, or Hub id.
+            device: to run on; None is a GPU where there is one.
+            offload: keep parts in main memory except while they are at work.
+            **options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``torch_dtype`` and ``variant`` go
+                to ``AutoPipelineForInpainting.from_pretrained``; others are of the class.
+
+        Raises:
+            OSError: where there is no such pipeline.
+            ValueError: where diffusers has no inpainting variant of it.
+            ModuleNotFoundError: without diffusers, saying how to install it.
+        """
+        pipeline, rest = loaded(name_or_path, "AutoPipelineForInpainting", options)
+        return cls(placed(pipeline, device, offload), name_or_path, **rest)
+
+    def __call__(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
+        """A candidate for each seed; see :class:`~sdg.refine.editors.Editor`."""
+        edits: list[Image.Image | EditError] = []
+        for start in range(0, len(seeds), self.batch):
+            edits += self._some(task, seeds[start : start + self.batch])
+        return edits
+
+    def _some(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
+        size = task.image.size
+        mask = Image.new("L", size, 255) if task.mask is None else task.mask
+        share = feathered(mask, self.feather * min(size))
+        edits = [task.image] * len(seeds)
+        try:
+            for region in regions(mask):
+                # What was filled in before is seen in the window of what comes after.
+                edits = [
+                    paste(image, filled, share * _inside(region, size))
+                    for image, filled in zip(edits, self._filled(edits, mask, region, task, seeds), strict=True)
+                ]
+        except Exception as error:  # out of memory, or whatever a pipeline raises
+            failed = EditError(f"{self.name} failed ({type(error).__name__}: {error})")
+            return [failed] * len(seeds)
+        return list(edits)
+
+    def _filled(
+        self, images: Sequence[Image.Image], mask: Image.Image, region: Rectangle, task: Task, seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """The pictures with the window round a region filled in."""
+        import torch
+
+        place = window(region, mask.size, self.context, least=min(64, *mask.size))
+        width, height = self._working_size(place)
+        cut = [image.crop(place).resize((width, height), Image.Resampling.LANCZOS) for image in images]
+        hole = mask.crop(place).resize((width, height), Image.Resampling.NEAREST)
+        device = getattr(self.pipeline, "_execution_device", "cpu")
+        call = {
+            "prompt": [task.prompt] * len(cut),
+            "image": cut,
+            "mask_image": [hole] * len(cut),
+            "width": width,
+            "height": height,
+            "generator": [torch.Generator(device).manual_seed(seed) for seed in seeds],
+            **({"negative_prompt": [task.avoid] * len(cut)} if task.avoid else {}),
+            **self.call,
+        }
+        made = self.pipeline(**{key: value for key, value in call.items() if key in self._takes})
+        flagged = getattr(made, "nsfw_content_detected", None) or [False] * len(cut)
+        if any(flagged):
+            raise EditError("its safety filter refused the picture")
+        out = []
+        for image, filled in zip(images, made.images, strict=True):
+            whole = image.copy()
+            whole.paste(filled.convert("RGB").resize(place.size, Image.Resampling.LANCZOS), place[:2])
+            out.append(whole)
+        return out
+
+    def _working_size(self, place: Rectangle) -> tuple[int, int]:
+        """The window's size for the model: its shape, about ``size`` squared pixels, sides multiples of 16."""
+        width, height = place.size
+        scale = self.size / (width * height) ** 0.5
+        return max(16, round(width * scale / 16) * 16), max(16, round(height * scale / 16) * 16)
+
+
+def loaded(name_or_path: str, auto: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A pipeline, and the options that were not about loading it.
+
+    Args:
+        name_or_path: folder, or Hub id.
+        auto: class of diffusers that chooses the family's variant; None takes the class that the pipeline names.
+        options: of an editor's ``from_pretrained``.
+    """
+    about = ("revision", "token", "cache_dir", "local_files_only", "torch_dtype", "dtype", "variant")
+    loading = {key: options[key] for key in about if key in options}
+    rest = {key: value for key, value in options.items() if key not in about}
+    return quiet_pipeline(name_or_path, auto, **loading), rest
+
+
+def placed(pipeline: Any, device: str | None, offload: bool) -> Any:
+    """The pipeline where it is to run."""
+    import torch
+
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if offload and chosen != "cpu":
+        pipeline.enable_model_cpu_offload(device=chosen)
+        return pipeline
+    return pipeline.to(chosen)
+
+
+def _own_size(pipeline: Any) -> int:
+    """The side at which a pipeline draws by default, in pixels."""
+    own = getattr(pipeline, "default_sample_size", None)
+    if own is None:
+        config = getattr(getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None), "config", {})
+        own = config.get("sample_size", 128)
+    own = own if isinstance(own, int) else min(own)
+    return int(own * getattr(pipeline, "vae_scale_factor", 8))
+
+
+def _inside(region: Rectangle, size: tuple[int, int]) -> np.ndarray:
+    inside = np.zeros((size[1], size[0]), dtype=np.float32)
+    inside[region.top : region.bottom, region.left : region.right] = 1
+    return inside

@@ -1,0 +1,57 @@
+"""Editors by name, and the pipelines that they need."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sdg.refine.editors import Editor
+
+EXTRA = 'diffusers is needed to edit pictures: pip install "sdg-t2i[refine]"'
+
+
+def quiet_pipeline(name_or_path: str, auto: str | None = None, **options: Any) -> Any:
+    """A diffusers pipeline without its progress bars; weights in safetensors only, no code from the Hub.
+
+    Args:
+        name_or_path: folder, or Hub id.
+        auto: class of diffusers that chooses a variant of the pipeline's family; None takes the one that it names.
+        **options: of its ``from_pretrained``.
+
+    Raises:
+        ModuleNotFoundError: without diffusers, saying how to install it.
+        OSError: where there is no such pipeline.
+    """
+    try:
+        import diffusers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(EXTRA, name="diffusers") from error
+
+    pipeline: Any = getattr(diffusers, auto or "DiffusionPipeline").from_pretrained(
+        name_or_path, use_safetensors=True, **options
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_editor(name_or_path: str | os.PathLike[str], **options: Any) -> Editor:
+    """An editor by name.
+
+    Args:
+        name_or_path: ``"sdg-tiny-t2i"``, or folder or Hub id of a diffusers pipeline; whether it fills a mask in or
+            follows instructions is read from its class.
+        **options: of the editor's ``from_pretrained``.
+
+    Raises:
+        OSError: where there is no such pipeline.
+        ValueError: where its class can do neither.
+        ModuleNotFoundError: without diffusers, saying how to install it.
+    """
+    name = os.fspath(name_or_path)
+    if name == "sdg-tiny-t2i":
+        from sdg.refine.tiny import TinyEditor
+
+        return TinyEditor.from_pretrained(name, **options)
+    from sdg.refine.inpaint import InpaintEditor
+
+    return InpaintEditor.from_pretrained(name, **options)

@@ -1,0 +1,47 @@
+"""How alike two pictures are where neither was to be changed."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+LONGEST = 1024
+"""Pictures are compared at most this large: what is judged is structure, not grain."""
+
+
+def similarity(before: Image.Image, after: Image.Image, mask: Image.Image | None = None) -> float:
+    """Mean structural similarity (SSIM, Wang et al. 2004, on luminance) outside a mask; 1 for equal pictures.
+
+    Args:
+        before: RGB.
+        after: RGB of the same size.
+        mask: mode L; pixels above 0 are left out. None, or one that covers all, leaves none out.
+    """
+    size = before.size
+    scale = min(1.0, LONGEST / max(size))
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    old, new = (
+        np.asarray(image.convert("L").resize(small, Image.Resampling.BOX), dtype=np.float64)
+        for image in (before, after)
+    )
+    outside = np.ones(old.shape, dtype=bool)
+    if mask is not None:
+        outside = np.asarray(mask.resize(small, Image.Resampling.NEAREST)) == 0
+    if not outside.any():
+        outside[:] = True
+    return float(_ssim(old, new)[outside].mean())
+
+
+def _ssim(a: np.ndarray, b: np.ndarray, sigma: float = 1.5) -> np.ndarray:
+    """SSIM at each pixel of two pictures in 0..255, with a Gaussian window."""
+    from scipy.ndimage import gaussian_filter
+
+    def blur(x: np.ndarray) -> np.ndarray:
+        return np.asarray(gaussian_filter(x, sigma, truncate=3.5, mode="reflect"))
+
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return np.asarray(above / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)))

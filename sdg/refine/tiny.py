@@ -1,0 +1,124 @@
+"""The embedded editor: the microworld's tiny generator, masked, so that the whole loop runs without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sdg.refine.editors import EditError, Task
+from sdg.refine.regions import cells, feathered, paste
+
+STEPS = 20
+STRENGTHS = (0.6, 0.75, 0.9)
+"""Noise levels that candidates start from, in turns: little keeps more of what was there, much frees from it."""
+FEATHER = 0.015
+"""Over how much of the picture's side an edit fades out."""
+
+
+class TinyEditor:
+    """Masked flow matching with sdg-tiny-t2i and its repair LoRA.
+
+    The picture is edited at the generator's 128 x 128; larger ones get the edit enlarged, so their repairs are soft.
+    It reads the caption, not the reasons. A task without a mask is drawn anew from the caption.
+
+    Args:
+        pipeline: of :mod:`sdg.training.generator`, with its repair LoRA loaded as adapter ``"repair"``.
+        name: how results name it.
+        steps: of the sampler, for a whole run.
+        strengths: noise levels that masked candidates start from, in turns, each in 0..1.
+    """
+
+    local = True
+
+    def __init__(
+        self, pipeline: Any, name: str = "sdg-tiny-t2i", steps: int = STEPS, strengths: Sequence[float] = STRENGTHS
+    ) -> None:
+        if not strengths or not all(0 < s <= 1 for s in strengths):
+            raise ValueError(f"strengths={strengths!r} are not noise levels in 0..1")
+        self.pipeline, self.name, self.steps, self.strengths = pipeline, name, steps, tuple(strengths)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str = "sdg-tiny-t2i", **options: Any) -> TinyEditor:
+        """Load the generator and its repair LoRA.
+
+        Args:
+            name_or_path: embedded name, or a folder of the same layout with the LoRA in ``repair/``.
+            **options: of the class.
+
+        Raises:
+            OSError: where there is no such pipeline, or no LoRA.
+            ModuleNotFoundError: without diffusers and peft, saying how to install them.
+        """
+        from sdg.refine.load import quiet_pipeline
+        from sdg.training.generator import find_pipeline
+
+        folder = find_pipeline(name_or_path)
+        pipeline = quiet_pipeline(folder, torch_dtype=torch.float32)
+        pipeline.load_lora_weights(folder, subfolder="repair", adapter_name="repair")
+        return cls(pipeline, name_or_path, **options)
+
+    @torch.no_grad()
+    def __call__(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
+        """A candidate for each seed; see :class:`~sdg.refine.editors.Editor`."""
+        from sdg.training.generator import SIZE
+
+        small = task.image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        edits: list[Any] = [None] * len(seeds)
+        if task.mask is None:
+            whole = np.ones((SIZE // 8, SIZE // 8), dtype=bool)
+            self.pipeline.disable_lora()
+            edits = self._run(small, task.caption, whole, seeds, 1.0)
+        else:
+            self.pipeline.enable_lora()
+            for turn, strength in enumerate(self.strengths):
+                chosen = seeds[turn :: len(self.strengths)]
+                if chosen:
+                    edits[turn :: len(self.strengths)] = self._run(
+                        small, task.caption, cells(task.mask, SIZE // 8), chosen, strength
+                    )
+        size = task.image.size
+        mask = Image.new("L", size, 255) if task.mask is None else task.mask
+        share = feathered(mask, FEATHER * min(size))
+        return [paste(task.image, edit.resize(size, Image.Resampling.LANCZOS), share) for edit in edits]
+
+    def _run(
+        self, image: Image.Image, caption: str, free: np.ndarray, seeds: Sequence[int], strength: float
+    ) -> list[Image.Image]:
+        """Candidates at the generator's size; latent cells outside ``free`` stay as they are, free of noise."""
+        from sdg.training.generator import SHORT
+
+        pipeline, vae = self.pipeline, self.pipeline.vae.config
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            caption,
+            caption,
+            caption,
+            num_images_per_prompt=len(seeds),
+            do_classifier_free_guidance=False,
+            max_sequence_length=SHORT,
+        )
+        pixels = pipeline.image_processor.preprocess(image).to(tokens.dtype)
+        known = (pipeline.vae.encode(pixels).latents - vae.shift_factor) * vae.scaling_factor
+        noise = torch.cat([_noise(known, seed) for seed in seeds])
+        mask = torch.from_numpy(free)[None, None]
+        sigmas = torch.linspace(strength, 0, max(1, round(self.steps * strength)) + 1)
+        x = torch.where(mask, torch.lerp(known, noise, strength), known)
+        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+            velocity = pipeline.transformer(
+                hidden_states=x,
+                timestep=(sigma * 1000).expand(len(x)),
+                encoder_hidden_states=tokens,
+                pooled_projections=pooled,
+                return_dict=False,
+            )[0]
+            x = torch.where(mask, x + (following - sigma) * velocity, known)
+        decoded = pipeline.vae.decode(x / vae.scaling_factor + vae.shift_factor).sample
+        return list(pipeline.image_processor.postprocess(decoded))
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
