@@ -14,6 +14,7 @@ _HOME = {
     "BoxFlowGRPOConfig": "sdg.boxflow.config",
     "BoxFlowGRPOTrainer": "sdg.boxflow.trainer",
     "Defect": "sdg.defects",
+    "DefectRefiner": "sdg.refine",
     "DefectSet": "sdg.defects",
     "DefectType": "sdg.defects",
     "DetectorReward": "sdg.rewards",
@@ -28,6 +29,7 @@ __all__ = [
     "BoxFlowGRPOConfig",
     "BoxFlowGRPOTrainer",
     "Defect",
+    "DefectRefiner",
     "DefectSet",
     "DefectType",
     "DetectorReward",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from sdg.defects import Defect, DefectSet, DefectType
     from sdg.detector import SDGDetector
     from sdg.evaluation import SDGEval
+    from sdg.refine import DefectRefiner
     from sdg.response import ResponseFormatError, parse_response, render_response
     from sdg.rewards import DetectorReward
 

@@ -1,4 +1,4 @@
-"""Detect, edit, detect again: an edit is kept only where the picture has less wrong with it and all else is as it was."""
+"""Detect, edit, detect again: an edit is kept only where less is wrong after it and all else is as it was."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class Refinement:
         return self.image is not self.original
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the pictures: ``changed``, ``reason``, ``load`` before and after, the two sets and the steps."""
+        """Everything but the pictures: what changed and why, the load and the defects before and after, the steps."""
         return {
             "caption": self.caption,
             "changed": self.changed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class TinyEditor:
         mask = torch.from_numpy(free)[None, None]
         sigmas = torch.linspace(strength, 0, max(1, round(self.steps * strength)) + 1)
         x = torch.where(mask, torch.lerp(known, noise, strength), known)
-        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, following in pairwise(sigmas):
             velocity = pipeline.transformer(
                 hidden_states=x,
                 timestep=(sigma * 1000).expand(len(x)),
