@@ -13,6 +13,7 @@ from sdg.cli.detect import detect
 from sdg.cli.evaluate import evaluate
 from sdg.cli.metric import install_metric
 from sdg.cli.microworld import microworld
+from sdg.cli.refine import refine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Structured Defect Grounding: where a generated picture fails, what is wrong, why, and how much.",
 )
 app.command()(detect)
+app.command()(refine)
 app.command("eval")(evaluate)
 app.add_typer(data.app, name="data")
 app.command()(microworld)

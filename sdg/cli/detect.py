@@ -18,6 +18,7 @@ from sdg.cli import shared
 from sdg.cli.outcomes import Failures, Overlays, Strangers, drawn, print_outcome
 from sdg.cli.progress import Advance
 from sdg.cli.shared import check_writable, err, out, refuse
+from sdg.cli.sources import check_apart, listed, settled
 
 if TYPE_CHECKING:
     from sdg.jobs.results import Results
@@ -152,8 +153,8 @@ def detect(
     outcomes = partial(_on_ray, asked, batch_size, workers) if on_ray else partial(_here, asked, batch_size)
     journal = _journal(out_file, overwrite, retry)
     try:
-        _check_apart(images or [], journal, overlay)
-        found, total = _pictures(images or [], caption, captions, split, layout)
+        check_apart(images or [], {"--out": journal, "--overlay": overlay})
+        found, total = listed(images or [], caption, captions, split, layout)
         overlays = None if overlay is None else Overlays(overlay, total == 1)
         kept = nullcontext() if journal is None else _results(journal, asked.settings, overwrite, retry)
         with kept as results:
@@ -283,65 +284,6 @@ def _tell(results: Results, done: int, there: list[int]) -> None:
         )
 
 
-def _pictures(
-    places: list[str], caption: str | None, captions: Path | None, split: str | None, layout: str | None
-) -> tuple[Iterable[Picture], int | None]:
-    """The pictures that the arguments name, and how many, where that is known."""
-    from sdg.jobs import pictures as sources
-
-    if caption is not None and captions is not None:
-        raise typer.BadParameter("--caption is for all pictures, --captions for each: give one of them")
-    if captions is not None and captions.suffix.lower() in sources.TABLES:
-        if len(places) > 1 or (places and not Path(places[0]).is_dir()):
-            raise typer.BadParameter(
-                f"--captions {captions} lists the pictures itself: leave IMAGE out, or give the one folder that its "
-                "paths are relative to"
-            )
-        listed = sources.from_table(captions, places[0] if places else None)
-        return listed, len(listed)
-    if not places:
-        raise typer.BadParameter("Missing argument: give pictures, a folder, a data set, or --captions with a table")
-    if caption is None and captions is None and _is_data_set(places, split, layout):
-        return sources.from_data_set(places[0], layout, split)
-    if captions is not None and captions.suffix.lower() != ".txt":
-        raise typer.BadParameter(f"--captions {captions} ends in none of {', '.join(sources.TABLES)}, .txt")
-    listed = sources.in_places(places, caption)
-    if captions is not None:
-        listed = sources.captioned(listed, captions)
-    return listed, len(listed)
-
-
-def _check_apart(places: list[str], journal: Path | None, overlay: Path | None) -> None:
-    """Refuse to write into a folder that is read: the next run would take results for pictures and records."""
-    for option, written in (("--out", journal), ("--overlay", overlay)):
-        for place in filter(Path.is_dir, map(Path, places)):
-            if written is not None and written.resolve().is_relative_to(place.resolve()):
-                raise typer.BadParameter(f"{option} {written} lies in {place}, which is read: write beside it instead")
-
-
-def _is_data_set(places: list[str], split: str | None, layout: str | None) -> bool:
-    """Whether the one place is a data set, rather than a picture or a folder of nothing but pictures."""
-    from sdg.jobs.pictures import PICTURES, TABLES
-    from sdg.readers.layouts import HUB_ID, recognise
-
-    place = Path(places[0])
-    if split is not None or layout is not None:
-        if len(places) > 1:
-            raise typer.BadParameter(f"--split and --layout are for one data set; there are {len(places)}")
-        return True
-    if len(places) > 1 or place.suffix.lower() in PICTURES:
-        return False
-    if not place.exists():
-        return HUB_ID.fullmatch(places[0]) is not None
-    try:
-        recognise(place)
-    except ValueError:
-        if place.suffix.lower() in TABLES:
-            raise typer.BadParameter(f"{place} is no picture; a table of captions is given as --captions") from None
-        return False
-    return True
-
-
 def _journal(out_file: Path | None, overwrite: bool, retry: bool) -> Path | None:
     """The file that results are streamed to."""
     if out_file is None:
@@ -359,11 +301,6 @@ def _results(path: Path, settings: dict[str, Any], overwrite: bool, retry: bool)
     from sdg.jobs.results import Results
 
     return Results(path, settings, overwrite=overwrite, retry=retry)
-
-
-def _named(model: str) -> str:
-    """The model as settings name it: a local folder wherever the command runs."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _asked(
@@ -386,7 +323,7 @@ def _asked(
         prompt,
         options={name: value for name, value in given.items() if value},
         # A file that was written before there was a choice was written without it.
-        settings={"model": _named(model), **{name: value for name, value in decisive.items() if value}},
+        settings={"model": settled(model), **{name: value for name, value in decisive.items() if value}},
     )
 
 

@@ -12,12 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from sdg.jobs.run import Outcome, Picture
+from sdg.jobs.run import Picture
 
 _ROWS = 1000
 """Lines that become parquet at a time: memory stays flat however long the file is."""
+
+
+class Line(Protocol):
+    """What became of a picture, as :class:`sdg.jobs.run.Outcome` tells it."""
+
+    @property
+    def picture(self) -> Picture: ...
+    def to_line(self) -> dict[str, Any]: ...
 
 
 class ResumeError(ValueError):
@@ -79,7 +87,7 @@ class Results:
         self._failed[key] -= failed
         return failed
 
-    def write(self, outcome: Outcome) -> None:
+    def write(self, outcome: Line) -> None:
         """Put an outcome on disk.
 
         Raises:

@@ -1,0 +1,202 @@
+"""``sdg refine``: broken pictures in, mended ones out, and a line on each that says what was done and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sdg.cli import shared
+from sdg.cli.progress import Advance
+from sdg.cli.shared import err, out, refuse
+from sdg.cli.sources import check_apart, listed, settled
+
+if TYPE_CHECKING:
+    from sdg.jobs.run import Picture
+    from sdg.refine.many import Refined
+
+STOPPED = 130
+"""What shells report of a command that was stopped with Ctrl-C."""
+RESULTS = "results.jsonl"
+
+
+def refine(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
+            metavar="IMAGE|DATASET",
+            show_default=False,
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where pictures go, as PNG, and results.jsonl.")
+    ] = Path("refined"),
+    caption: Annotated[
+        str | None,
+        typer.Option(help="The prompt that the pictures were made from; without it only artifacts are repaired."),
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A caption for each picture: .jsonl, .csv or .tsv with image and caption columns, which lists the "
+            "pictures itself; or .txt with one line a picture, in their order.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    editor: Annotated[
+        str,
+        typer.Option(
+            help="What edits: the embedded generator, folder or Hub id of a diffusers pipeline (inpainting, or editing "
+            "by instruction); with --editor-endpoint, the model as that server names it."
+        ),
+    ] = "sdg-tiny-t2i",
+    editor_endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Edit by this OpenAI-compatible images API; a key is in SDG_API_KEY."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="The detector: embedded checkpoint, local folder or Hub id; or as --endpoint names it.")
+    ] = "sdg-tiny",
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Detect by the model behind this OpenAI-compatible API."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|TEXT", help="The detector's instruction; its own unless given."),
+    ] = None,
+    feedback: Annotated[
+        str, typer.Option(help="What the editor is told: boxes+text, boxes, text, or fixed (the caption only).")
+    ] = "boxes+text",
+    rounds: Annotated[int, typer.Option(min=1, help="Of detecting and editing.")] = 2,
+    candidates: Annotated[int, typer.Option(min=1, help="Edits of a step; the best is kept, if it is better.")] = 4,
+    min_importance: Annotated[int, typer.Option(min=1, max=100, help="Leave less important defects alone.")] = 1,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave less sure defects alone.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try the pictures again that failed before.")] = False,
+    split: Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")] = None,
+    layout: Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")] = None,
+) -> None:
+    """Repair the defects of pictures and leave everything else as it is.
+
+    A picture gets better or comes back as it was: an edit is kept only if the
+    detector finds less wrong afterwards and nothing changed outside the boxes.
+
+    \b
+    FOLDER gets a PNG a picture (unchanged ones, too) and results.jsonl, whose
+    lines hold `image`, `out`, `caption`, `changed`, `reason`, `load` and the
+    defects before and after, and `steps` with each candidate; or `error`.
+
+    \b
+    Exit code: 0; 1 where a picture failed; 2 for wrong usage and for what ends
+    the job; 130 when it is stopped with Ctrl-C. The same command again goes on
+    from where it was.
+
+    \b
+    Examples:
+      sdg refine picture.png --caption "a red house beside a lake"
+      sdg refine renders/ --captions prompts.csv --out mended
+      sdg refine photo.png --caption "two cats" --model P1n3/sdg-detector-grpo \\
+        --editor black-forest-labs/FLUX.1-Fill-dev
+    """
+    options = {
+        "feedback": feedback,
+        "rounds": rounds,
+        "candidates": candidates,
+        "min_importance": min_importance,
+        "min_confidence": min_confidence,
+    }
+    settings = {"model": settled(model), "editor": settled(editor), "seed": seed, **options}
+    settings |= {k: v for k, v in {"endpoint": endpoint, "editor_endpoint": editor_endpoint}.items() if v}
+    settings |= {"prompt": prompt} if prompt else {}
+
+    def refiner() -> Any:
+        return _refiner(editor, editor_endpoint, shared.load_detector(model, endpoint, prompt), options)
+
+    try:
+        from sdg.jobs.results import Results
+        from sdg.refine.many import Names
+
+        _options_of(options)
+        check_apart(images or [], {"--out": out_folder})
+        found, total = listed(images or [], caption, captions, split, layout)
+        out_folder.mkdir(parents=True, exist_ok=True)
+        names = Names(out_folder)
+        with Results(out_folder / RESULTS, settings, overwrite=overwrite, retry=retry) as results:
+            failed = _run(((picture, names.take(picture)) for picture in found), total, refiner, results, seed)
+    except KeyboardInterrupt:
+        err.print(Text("Stopped; the same command goes on from there", style="yellow"))
+        raise typer.Exit(STOPPED) from None
+    except (OSError, ValueError) as error:
+        refuse(str(error))
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run(pictures: Iterator[tuple[Picture, Path]], total: int | None, refiner: Any, results: Any, seed: int) -> bool:
+    """Repair, keep and tell; whether a picture failed, now or in a run before that is gone on with."""
+    from sdg.refine.many import refine_many
+
+    there = failed_before = changed = 0
+    with Advance("pictures", total) as progress:
+
+        def waiting() -> Iterator[tuple[Picture, Path]]:
+            nonlocal there, failed_before
+            for picture, file in pictures:
+                done = results.take(picture)
+                if done is None:
+                    yield picture, file
+                else:
+                    there, failed_before = there + 1, failed_before + done
+                    progress.skip()
+
+        left = waiting()
+        first = next(left, None)  # a job that is done needs no model
+        if first is not None:
+            mender = refiner()
+            progress.restart()
+            for refined in refine_many(mender, chain([first], left), seed):
+                results.write(refined)
+                changed += refined.refinement is not None and refined.refinement.changed
+                progress.add(refined.failure is not None)
+                _tell(refined)
+    if progress.done + there == 0:
+        refuse("there is no picture to look at")
+    before = f" ({there} were there already)" if there else ""
+    err.print(Text(f"{results.path}: {progress.done + there} pictures{before}; {changed} changed now"), soft_wrap=True)
+    if failed_before:
+        err.print(Text(f"{failed_before} of those that were there already failed; --retry tries again"))
+    return progress.failed + failed_before > 0
+
+
+def _tell(refined: Refined) -> None:
+    name = Text(refined.picture.name.encode("utf-8", "backslashreplace").decode(), style="bold")
+    if refined.failure is not None or refined.refinement is None:
+        out.print(name + Text(f": {refined.failure}", style="red not bold"), soft_wrap=True)
+        return
+    style = "green not bold" if refined.refinement.changed else "not bold"
+    out.print(name + Text(f": {refined.refinement.reason}", style=style), soft_wrap=True)
+
+
+def _options_of(options: dict[str, Any]) -> None:
+    """Refuse options out of range before anything is loaded."""
+    from sdg.refine.refiner import Options
+
+    Options(**options)
+
+
+def _refiner(editor: str, editor_endpoint: str | None, detector: Any, options: dict[str, Any]) -> Any:
+    from sdg.refine import DefectRefiner
+    from sdg.refine.load import load_editor
+
+    try:
+        return DefectRefiner(detector, load_editor(editor, endpoint=editor_endpoint), **options)
+    except (OSError, ValueError, ImportError) as error:
+        refuse(str(error))

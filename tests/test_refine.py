@@ -1,0 +1,279 @@
+"""The loop: what is kept, what is refused and why, with detectors and editors that do as the test says."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdg import Defect, DefectRefiner, DefectSet
+from sdg.refine import EditError, load
+from sdg.refine.similarity import similarity
+
+GREY, RED = (128, 128, 128), (200, 30, 30)
+LEFT, RIGHT = (100, 100, 300, 300), (600, 600, 900, 900)
+
+
+def picture(*red, size=(100, 100)):
+    """Grey, with the given boxes painted red: those are its artifacts."""
+    pixels = np.full((size[1], size[0], 3), GREY, np.uint8)
+    for x0, y0, x1, y1 in red:
+        pixels[y0 * size[1] // 1000 : y1 * size[1] // 1000, x0 * size[0] // 1000 : x1 * size[0] // 1000] = RED
+    return Image.fromarray(pixels)
+
+
+class Eye:
+    """Sees red in either box."""
+
+    def __init__(self, importance=50, confidence=None, info=None):
+        self.importance, self.confidence, self.info = importance, confidence, info or {}
+
+    def __call__(self, images, captions=None, *, batch_size=8):
+        return [self.one(image) for image in images]
+
+    def one(self, image):
+        pixels = np.asarray(image).astype(int)
+        h, w = pixels.shape[:2]
+        found = []
+        for x0, y0, x1, y1 in (LEFT, RIGHT):
+            part = pixels[y0 * h // 1000 : y1 * h // 1000, x0 * w // 1000 : x1 * w // 1000]
+            if part.size and (np.abs(part - RED).sum(-1) < 30).mean() > 0.5:
+                found.append(Defect((x0, y0, x1, y1), "artifact", "red", self.importance, confidence=self.confidence))
+        return DefectSet(tuple(found), info=self.info)
+
+
+class Hand:
+    """Calls a function on the task for each seed."""
+
+    name = "hand"
+
+    def __init__(self, act, local=True):
+        self.act, self.local, self.tasks = act, local, []
+
+    def __call__(self, task, seeds):
+        self.tasks.append(task)
+        return [self.act(task, seed) for seed in seeds]
+
+
+def mend(task, seed=0):
+    """Grey wherever the mask is."""
+    pixels = np.asarray(task.image).copy()
+    pixels[np.asarray(task.mask) > 0 if task.mask else slice(None)] = GREY
+    return Image.fromarray(pixels)
+
+
+def refine(hand, image=None, eye=None, **options):
+    return DefectRefiner(eye or Eye(), hand, **options)(image or picture(LEFT, RIGHT), "grey")
+
+
+def test_what_is_broken_is_mended_and_nothing_else_changes():
+    hand = Hand(mend)
+    out = refine(hand)
+    assert out.changed
+    assert len(out.before) == 2
+    assert not out.after
+    assert (np.asarray(out.image) == GREY).all()
+    assert [step.defects[0].box for step in out.steps] == [LEFT, RIGHT]
+    assert out.reason == "2 of 2 attempts kept: the defect load fell from 1.00 to 0.00"
+    assert out.to_json()["load"] == {"before": 1.0, "after": 0.0}
+
+
+def test_a_clean_picture_comes_back_itself():
+    image = picture()
+    out = refine(Hand(mend), image)
+    assert not out.changed
+    assert np.array_equal(np.asarray(out.image), np.asarray(image))
+    assert out.reason == "unchanged: no defect found"
+    assert out.steps == ()
+
+
+@pytest.mark.parametrize(
+    ("act", "local", "words"),
+    [
+        (lambda task, seed: EditError("its safety filter refused the picture"), True, "safety filter"),
+        (lambda task, seed: None, True, "no picture"),
+        (lambda task, seed: Image.new("RGB", task.image.size), True, "black picture"),
+        (lambda task, seed: Image.new("RGB", (100, 40), GREY), True, "100 x 40 pixels for a picture of 100 x 100"),
+        (lambda task, seed: task.image.copy(), True, "changed nothing"),
+        (lambda task, seed: picture(), True, "outside the mask"),
+        (lambda task, seed: picture(LEFT, (0, 0, 99, 99)), True, "outside the mask"),
+        (lambda task, seed: Image.effect_noise(task.image.size, 90).convert("RGB"), False, "rest of the picture"),
+        (lambda task, seed: 1 / 0, True, "the editor failed: ZeroDivisionError"),
+    ],
+)
+def test_whatever_an_editor_does_the_picture_is_never_worse(act, local, words):
+    image = picture(LEFT, RIGHT)
+    out = refine(Hand(act, local), image)
+    assert not out.changed
+    assert np.array_equal(np.asarray(out.image), np.asarray(image))
+    assert words in out.reason
+
+
+def test_an_edit_that_does_not_lower_the_load_is_refused():
+    def darker(task, seed):
+        pixels = np.asarray(task.image).copy()
+        pixels[np.asarray(task.mask) > 0] -= np.uint8(5)
+        return Image.fromarray(pixels)
+
+    out = refine(Hand(darker))
+    assert not out.changed
+    assert "not better: defect load 1.00, before 1.00" in out.reason
+
+
+def test_the_best_of_the_candidates_is_kept_and_among_equals_the_one_that_changes_least():
+    def act(task, seed):
+        turn = seed % 3
+        if turn == 0:
+            return task.image.copy()
+        pixels = np.asarray(task.image).copy()
+        pixels[np.asarray(task.mask) > 0] = GREY if turn == 1 else (255, 255, 255)
+        return Image.fromarray(pixels)
+
+    out = refine(Hand(act), candidates=3)
+    assert [step.chosen for step in out.steps] == [1, 1]
+    assert (np.asarray(out.image) == GREY).all()
+
+
+def test_an_editor_of_whole_pictures_gets_all_defects_at_once():
+    hand = Hand(mend, local=False)
+    out = refine(hand, min_similarity=0.5)
+    assert len(out.steps) == 1
+    assert len(hand.tasks[0].defects) == 2
+    assert 0.5 < out.steps[0].kept.similarity < 1  # by its window it sees a little beyond the mask's edge
+    assert not out.after
+
+
+def test_another_size_of_the_same_shape_is_scaled_back():
+    out = refine(Hand(lambda task, seed: picture(size=(256, 256)), local=False), min_similarity=0.5)
+    assert out.changed
+    assert out.image.size == (100, 100)
+
+
+@pytest.mark.parametrize(
+    ("options", "eye", "attempts"),
+    [
+        ({"min_importance": 60}, Eye(importance=59), 0),
+        ({"min_importance": 60}, Eye(importance=60), 2),
+        ({"min_importance": 60}, Eye(importance=None), 2),
+        ({"min_confidence": 0.5}, Eye(confidence=0.49), 0),
+        ({"min_confidence": 0.5}, Eye(confidence=0.5), 2),
+        ({}, Eye(info={"out_of_world": {"outside": True, "score": None, "threshold": 1}}), 0),
+        ({"outside": True}, Eye(info={"out_of_world": {"outside": True, "score": None, "threshold": 1}}), 2),
+    ],
+)
+def test_only_what_matters_and_is_sure_is_touched(options, eye, attempts):
+    out = refine(Hand(mend), eye=eye, **options)
+    assert len(out.steps) == attempts
+    assert out.changed is bool(attempts)
+    if not attempts:
+        assert out.reason.startswith("unchanged: ")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 10)])
+def test_a_picture_that_cannot_be_used_is_refused_in_a_sentence(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
+        refine(Hand(mend), Image.new("RGB", size))
+
+
+def test_an_answer_that_cannot_be_read_changes_nothing():
+    out = refine(Hand(mend), eye=lambda images, captions, batch_size: [DefectSet(parse_error="no list")] * len(images))
+    assert not out.changed
+    assert "could not be read (no list)" in out.reason
+
+
+def test_a_candidate_on_which_the_detector_fails_is_refused():
+    eye = Eye()
+
+    def forgetful(images, captions, batch_size):
+        return [found if found else DefectSet(parse_error="gibberish") for found in eye(images)]
+
+    out = refine(Hand(mend), picture(LEFT), eye=forgetful)
+    assert not out.changed
+    assert "could not be read" in out.reason
+
+
+def test_seeds_differ_between_steps_rounds_and_pictures_and_are_the_same_again():
+    seen = []
+
+    def note(task, seed):
+        seen.append(seed)
+        return EditError("no")
+
+    refine(Hand(note), candidates=2)
+    assert len(set(seen)) == len(seen) == 8  # two rounds of two groups
+    first, seen[:] = list(seen), []
+    refine(Hand(note), candidates=2)
+    assert seen == first
+    DefectRefiner(Eye(), Hand(note), candidates=2)(picture(LEFT), seed=1)
+    assert not set(seen[8:]) & set(first)
+
+
+def test_rounds_end_where_nothing_is_left():
+    hand = Hand(mend)
+    refine(hand, rounds=5)
+    assert len(hand.tasks) == 2
+
+
+def test_progress_is_told_step_by_step():
+    told = list(DefectRefiner(Eye(), Hand(mend)).iter(picture(LEFT, RIGHT)))
+    assert [type(part).__name__ for part in told] == ["DefectSet", "Step", "Step", "Refinement"]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 400), (3000, 100)])
+def test_pictures_of_any_size(size):
+    everything = DefectSet((Defect((0, 0, 1000, 1000), "artifact", "all", 90),))
+    clean = iter([everything] + [DefectSet()] * 99)
+    eye = lambda images, captions, batch_size: [next(clean) for _ in images]  # noqa: E731
+    out = refine(Hand(lambda task, seed: Image.new("RGB", task.image.size, RED)), picture(size=size), eye=eye)
+    assert out.changed
+    assert out.image.size == size
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("feedback", "loud", "none of fixed, text, boxes, boxes[+]text"),
+        ("rounds", 0, "rounds=0 must be at least 1"),
+        ("candidates", 0, "candidates=0"),
+        ("min_importance", 0, "outside 1..100"),
+        ("min_confidence", 1.5, "outside 0..1"),
+        ("min_similarity", -1, "outside 0..1"),
+        ("grow", 1, "grow=1"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_loaded(option, value, words):
+    with pytest.raises(ValueError, match=words):
+        DefectRefiner("no-such-detector", "no-such-editor", **{option: value})
+
+
+def test_the_load_weighs_importance_by_confidence():
+    def d(importance, confidence):
+        return Defect((0, 0, 10, 10), "artifact", "", importance, confidence=confidence)
+
+    assert load(DefectSet((d(50, 0.5), d(None, None), d(20, None)))) == pytest.approx(0.25 + 1 + 0.2)
+    assert load(DefectSet()) == 0
+
+
+def test_similarity_is_one_for_equal_pictures_and_looks_outside_the_mask():
+    rng = np.random.default_rng(0)
+    a = Image.fromarray(rng.integers(0, 256, (50, 80, 3), dtype=np.uint8))
+    b = np.asarray(a).copy()
+    b[10:30, 10:30] = 0
+    b = Image.fromarray(b)
+    mask = np.zeros((50, 80), np.uint8)
+    mask[:40, :40] = 255
+    assert similarity(a, a) == pytest.approx(1)
+    assert similarity(a, b) < 0.9
+    assert similarity(a, b, Image.fromarray(mask)) == pytest.approx(1)
+    assert similarity(a, b, Image.new("L", a.size, 255)) == similarity(a, b)
+
+
+def test_ssim_agrees_with_scikit_image():
+    skimage = pytest.importorskip("skimage.metrics")
+    rng = np.random.default_rng(1)
+    from scipy.ndimage import gaussian_filter
+
+    a = gaussian_filter(rng.uniform(0, 255, (60, 60)), 2).clip(0, 255).astype(np.uint8)
+    b = (a.astype(int) + rng.integers(-20, 20, a.shape)).clip(0, 255).astype(np.uint8)
+    options = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+    _, expected = skimage.structural_similarity(a, b, **options)
+    images = (Image.fromarray(np.stack([x] * 3, -1)) for x in (a, b))
+    assert similarity(*images) == pytest.approx(expected.mean(), abs=2e-3)
