@@ -1,0 +1,295 @@
+"""The Refine tab, and its endpoint: a broken picture in, a mended one out, and what was done to it, step by step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from sdg.defects import DefectSet
+from sdg.draw import overlay
+from sdg.refine import DefectRefiner, Refinement, Step, load
+from sdg.web import html
+from sdg.web.detect import opened, sentence
+from sdg.web.examples import Example
+from sdg.web.refine_html import steps_of, told
+from sdg.web.theme import fragment
+
+log = logging.getLogger(__name__)
+
+MAX_CANDIDATES, MAX_ROUNDS = 8, 4
+SHOWN_SIDE = 512
+"""Pictures are shown at least this large."""
+
+IDLE = ("Ready", "Choose a broken picture, write its caption, and press Repair. It gets better, or stays as it is.")
+NO_EDITOR = (
+    "This page has nothing to edit pictures with. Start it with `SDG_EDITOR` set to a diffusers pipeline that fills in "
+    "masks or follows instructions, such as `SDG_EDITOR=black-forest-labs/FLUX.1-Fill-dev`."
+)
+
+View = tuple[Any, ...]
+"""Values of the tab's outputs: verdict, slider, choice of step, list of steps, result, seed, JSON and its fold, row."""
+
+
+def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue: dict[str, Any]) -> None:
+    """Build the tab inside the page that is being built.
+
+    Args:
+        refiner: what repairs; None where the page has no editor, which it then says.
+        examples: pictures with captions to try.
+        queue: how visitors wait, as keyword arguments of an event.
+    """
+    if refiner is None:
+        fragment(html.notice(NO_EDITOR), "no-editor")
+        return
+    with gr.Row(elem_classes="sdg-columns"):
+        with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
+            picture = gr.Image(
+                type="filepath",
+                image_mode=None,
+                label="Broken picture",
+                sources=["upload", "clipboard"],
+                buttons=[],
+                height=280,
+                elem_id="refine-picture",
+                elem_classes="sdg-picture",
+                placeholder="Drop a picture here, paste it, or click to choose a file",
+            )
+            caption = gr.Textbox(
+                label="Caption",
+                info="What the picture should show. Without it only artifacts are repaired.",
+                lines=2,
+                max_lines=6,
+                elem_id="refine-caption",
+                elem_classes="sdg-caption",
+            )
+            with gr.Row(elem_classes="sdg-buttons"):
+                button = gr.Button("Repair", variant="primary", elem_id="refine-run", min_width=120)
+                cancel = gr.Button("Stop", elem_id="refine-stop", min_width=80, visible=False)
+            with gr.Accordion("Options", open=False, elem_id="refine-options"):
+                rounds = gr.Slider(1, MAX_ROUNDS, 2, step=1, label="Rounds", info="Of detecting and editing.")
+                candidates = gr.Slider(
+                    1, MAX_CANDIDATES, 4, step=1, label="Candidates", info="Edits of a place; the best is kept."
+                )
+                importance = gr.Slider(1, 100, 1, step=1, label="Repair from importance")
+                confidence = gr.Slider(0, 1, 0.5, step=0.05, label="Repair from confidence")
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="refine-seed")
+            if examples:
+                fragment("<h3>Or choose an example</h3>", "or-refine")
+                gallery = gr.Gallery(
+                    value=[(example.path, example.caption) for example in examples],
+                    show_label=False,
+                    container=False,
+                    columns=3,
+                    height="auto",
+                    object_fit="cover",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="refine-examples",
+                    elem_classes="sdg-examples",
+                )
+        with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
+            verdict = fragment(html.verdict("idle", *IDLE), "refine-verdict")
+            with gr.Row(elem_classes="sdg-result", visible=False) as row:
+                with gr.Column(scale=4, min_width=260):
+                    slider = gr.ImageSlider(
+                        label="Before and after",
+                        show_label=False,
+                        interactive=False,
+                        type="pil",
+                        format="png",
+                        buttons=["fullscreen"],
+                        elem_id="refine-slider",
+                    )
+                    which = gr.Radio(
+                        [("All steps", -1)], value=-1, label="Show", container=False, visible=False, elem_id="refine-which"
+                    )
+                with gr.Column(scale=3, min_width=240):
+                    steps = fragment("", "refine-steps")
+                    with gr.Row(elem_classes="sdg-buttons"):
+                        again = gr.Button("Use this result as input", size="md", elem_id="refine-again", min_width=120)
+                        saved = gr.DownloadButton("Download picture", size="md", elem_id="refine-download", min_width=120)
+            with gr.Accordion("JSON", open=False, visible=False, elem_id="refine-json") as fold:
+                code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
+    held = gr.State(None, time_to_live=3600)
+    result = gr.State(None, time_to_live=3600)
+    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, result]
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
+    inputs = [picture, caption, rounds, candidates, importance, confidence, seed]
+    running = gr.on(
+        [button.click, caption.submit], _runner(refiner), inputs, outputs, preprocess=False, **private, **queue
+    )
+    gr.on([button.click, caption.submit], lambda: gr.update(visible=True), None, cancel, queue=False, **private)
+    running.then(lambda: gr.update(visible=False), None, cancel, queue=False, **private)
+    cancel.click(
+        lambda: (html.verdict("idle", "Stopped", "The picture is as it was."), gr.update(visible=False)),
+        None,
+        [verdict, cancel],
+        cancels=[running],
+        queue=False,
+        **private,
+    )
+    which.change(_shown, [held, which], slider, queue=False, **private)
+    again.click(lambda path: path, result, picture, queue=False, **private)
+    if examples:
+
+        def choose(event: gr.SelectData) -> tuple[str, str]:
+            example = examples[event.index]
+            return str(example.path), example.caption
+
+        gallery.select(choose, None, [picture, caption], **private)
+    gr.api(_endpoint(refiner), api_name="refine", **queue)
+
+
+def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[Image.Image, Image.Image]:
+    """The two halves of the slider: before, with the frames of what was to be repaired, and after."""
+    framed = overlay(before, defects, min_side=SHOWN_SIDE)
+    return framed, after if after.size == framed.size else after.resize(framed.size, Image.Resampling.BICUBIC)
+
+
+def _shown(refinement: Refinement | None, index: int) -> Any:
+    if refinement is None:
+        return gr.skip()
+    if index < 0:
+        return compare(refinement.original, refinement.image, refinement.before)
+    step = refinement.steps[index]
+    return compare(step.before, step.after, DefectSet(step.defects))
+
+
+def _runner(refiner: DefectRefiner) -> Callable[..., Iterator[View]]:
+    def run(
+        picture: Any, caption: str | None, rounds: int, candidates: int, importance: int, confidence: float, seed: int
+    ) -> Iterator[View]:
+        hide, skip = gr.update(visible=False), gr.skip()
+        try:
+            image = opened(picture)
+            mender = _with(refiner, rounds, candidates, importance, confidence)
+            looking = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
+            start = gr.update(value=compare(image, image, DefectSet()))
+            yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None
+            before, done = DefectSet(), list[Step]()
+            for part in mender.iter(image, caption or "", seed=_seed(seed)):
+                if isinstance(part, Refinement):
+                    yield _done(part)
+                elif isinstance(part, Step):
+                    done.append(part)
+                    halves = compare(image, part.after, before)
+                    yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip
+                else:
+                    before = part
+                    busy = html.verdict("busy", "Repairing", told(before))
+                    yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip
+        except Exception as error:
+            message = sentence(error)
+            failed = html.verdict("failed", "This did not work", message)
+            yield failed, hide, skip, hide, "", hide, "", hide, None, None
+            raise gr.Error(message, title="This did not work", print_exception=False) from error
+
+    return run
+
+
+def _busy(step: Step) -> str:
+    return html.verdict("busy", f"Round {step.round}", f"{step.reason[:1].upper()}{step.reason[1:]}.")
+
+
+def _done(refinement: Refinement) -> View:
+    """The tab's outputs for a refinement."""
+    names = [("All steps", -1), *((f"Step {number}", number - 1) for number in range(1, len(refinement.steps) + 1))]
+    several = len(refinement.steps) > 1
+    path = saved_picture(refinement.image)
+    return (
+        _verdict(refinement),
+        gr.update(visible=True),
+        compare(refinement.original, refinement.image, refinement.before),
+        gr.update(choices=names, value=-1, visible=several),
+        steps_of(refinement.steps),
+        gr.update(value=path, visible=True),
+        html.indented(refinement.to_json()),
+        gr.update(visible=True),
+        refinement,
+        path,
+    )
+
+
+def _verdict(refinement: Refinement) -> str:
+    before, after = load(refinement.before), load(refinement.after)
+    reason = f"{refinement.reason[:1].upper()}{refinement.reason[1:]}."
+    if refinement.before.parse_error:
+        return html.verdict_on(refinement.before)
+    if refinement.changed:
+        left = f" {len(refinement.after)} left." if refinement.after else " Nothing is left that the model finds."
+        return html.verdict("clean", f"Repaired: defect load {before:.2f} → {after:.2f}", reason + left)
+    if not refinement.before:
+        return html.verdict("clean", "Nothing to repair", "No defect found: the picture is as it was, to the bit.")
+    return html.verdict("unread" if not refinement.steps else "found", "Left as it was", reason)
+
+
+def _endpoint(refiner: DefectRefiner) -> Callable[..., Any]:
+    def refine(
+        image: gr.FileData,
+        caption: str = "",
+        rounds: int = 2,
+        candidates: int = 4,
+        min_importance: int = 1,
+        min_confidence: float = 0.5,
+        seed: int = 0,
+    ) -> tuple[gr.FileData, dict[str, Any]]:
+        """Repair the defects of a generated picture and leave everything else as it is.
+
+        Args:
+            image: the picture, as a file.
+            caption: what it should show; empty repairs artifacts only.
+            rounds: of detecting and editing, 1..4.
+            candidates: edits of a place, of which the best is kept if it is better, 1..8.
+            min_importance: less important defects are left alone, 1..100.
+            min_confidence: less sure ones likewise, 0..1.
+            seed: of the candidates; the same one gives the same picture.
+
+        Returns:
+            the picture as a PNG file, and what was done: changed, reason, load and defects before and after, steps.
+        """
+        try:
+            mender = _with(refiner, rounds, candidates, min_importance, min_confidence)
+            refinement = mender(opened(image), caption, seed=_seed(seed))
+            return gr.FileData(path=saved_picture(refinement.image)), refinement.to_json()
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+
+    return refine
+
+
+def saved_picture(image: Image.Image) -> str:
+    """A PNG file of the picture among the page's uploads, where it may be read again and is removed in time."""
+    from gradio.processing_utils import save_pil_to_cache
+    from gradio.utils import get_upload_folder
+
+    return save_pil_to_cache(image, cache_dir=get_upload_folder(), name="refined", format="png")
+
+
+def _seed(seed: Any) -> int:
+    if seed is None or not 0 <= int(seed) < 2**31:
+        raise ValueError(f"seed={seed!r} is not a whole number from 0 to {2**31 - 1}")
+    return int(seed)
+
+
+def _with(
+    refiner: DefectRefiner, rounds: int, candidates: int, importance: int, confidence: float
+) -> DefectRefiner:
+    """The page's refiner with a visitor's options, bounded."""
+    for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
+        if value > most:
+            raise ValueError(f"{name}={value!r} is above {most}, the most that this page takes")
+    options = asdict(refiner.options) | {
+        "rounds": int(rounds),
+        "candidates": int(candidates),
+        "min_importance": int(importance),
+        "min_confidence": float(confidence),
+    }
+    return DefectRefiner(refiner.detector, refiner.editor, **options)
