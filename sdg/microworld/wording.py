@@ -205,7 +205,8 @@ def _misaligned(m: Misalignment, plan: Plan) -> str:
     )
 
 
-def _located(defect: Defect) -> str:
+def located(defect: Defect) -> str:
+    """Where a defect lies and its shape, without coordinates."""
     row, column = _ninth(defect.box)
     width, height = defect.box[2] - defect.box[0], defect.box[3] - defect.box[1]
     side = (width * height) ** 0.5
@@ -246,7 +247,7 @@ def think(
     by_uid = {t.uid: t for t in things}
     faults = [_misaligned(m, plan) for m in misalignments] if plan is not None else []
     faults += [f"artifact {by_uid[a.uid].kind} {a.part} {_FLAW[a.kind]}" for a in artifacts]
-    where = [_located(d) for d in defects]
+    where = [located(d) for d in defects]
     steps = (asked, f"{', '.join(seen)}; {'; '.join(faults) or 'no defect'}", "; ".join(where) or "nowhere")
     return "".join(heading + step for heading, step in zip(HEADINGS, steps, strict=True)) + "."
 

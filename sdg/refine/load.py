@@ -34,7 +34,7 @@ def quiet_pipeline(name_or_path: str, auto: str | None = None, **options: Any) -
     return pipeline
 
 
-def load_editor(name_or_path: str | os.PathLike[str], **options: Any) -> Editor:
+def load_editor(name_or_path: str | os.PathLike[str], endpoint: str | None = None, **options: Any) -> Editor:
     """An editor by name.
 
     Args:

@@ -23,6 +23,8 @@ NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
 FEATHER = 0.015
 """Over how much of the picture's side an edit fades out."""
+SIZE = 128
+"""Side of the generator's pictures in pixels."""
 
 
 class TinyEditor:
@@ -70,9 +72,7 @@ class TinyEditor:
     @torch.no_grad()
     def __call__(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
         """A candidate for each seed; see :class:`~sdg.refine.editors.Editor`."""
-        from sdg.training.generator import SIZE
-
-        small = task.image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        small = _small(task.image)
         edits: list[Any] = [None] * len(seeds)
         if task.mask is None:
             whole = np.ones((SIZE // 8, SIZE // 8), dtype=bool)
@@ -86,10 +86,18 @@ class TinyEditor:
                     edits[turn :: len(self.strengths)] = self._run(
                         small, task.caption, cells(task.mask, SIZE // 8), chosen, strength
                     )
+        return list(self.pasted(task, edits))
+
+    def decoded(self, image: Image.Image) -> Image.Image:
+        """A picture as the autoencoder gives it back, at the generator's size."""
+        with torch.no_grad():
+            return self._decoded(self._latents(_small(image)))[0]
+
+    def pasted(self, task: Task, edits: Sequence[Image.Image]) -> list[Image.Image]:
+        """The task's picture with what edits, at the generator's size, changed inside the mask."""
         size = task.image.size
         mask = Image.new("L", size, 255) if task.mask is None else task.mask
-        share = feathered(mask, FEATHER * min(size))
-        plain = self._decoded(self._latents(small))[0]
+        share, plain = feathered(mask, FEATHER * min(size)), self.decoded(task.image)
         return [
             paste(task.image, edit.resize(size, Image.Resampling.LANCZOS), share * _changed(edit, plain, size))
             for edit in edits
@@ -145,6 +153,10 @@ def _changed(edit: Image.Image, plain: Image.Image, size: tuple[int, int]) -> ND
     apart = np.abs(np.asarray(edit, dtype=np.float32) - np.asarray(plain, dtype=np.float32)).max(axis=2)
     share = np.clip(ndimage.gaussian_filter(ndimage.maximum_filter(apart, 3), 0.7) / NOTICEABLE - 1, 0, 1)
     return np.asarray(Image.fromarray(share).resize(size, Image.Resampling.BILINEAR))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    return image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
