@@ -26,7 +26,7 @@ from sdg import Defect, DefectRefiner, SDGDetector, microworld
 from sdg.draw import contact_sheet
 from sdg.microworld.oracle import measure
 from sdg.records import Record
-from sdg.refine.load import load_editor
+from sdg.refine.loading import load_editor
 from sdg.refine.regions import mask_of
 
 SEED = 60_000

@@ -194,7 +194,7 @@ def _options_of(options: dict[str, Any]) -> None:
 
 def _refiner(editor: str, editor_endpoint: str | None, detector: Any, options: dict[str, Any]) -> Any:
     from sdg.refine import DefectRefiner
-    from sdg.refine.load import load_editor
+    from sdg.refine.loading import load_editor
 
     try:
         return DefectRefiner(detector, load_editor(editor, endpoint=editor_endpoint), **options)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sdg.refine.editors import EditError, Task
-from sdg.refine.load import quiet_pipeline
+from sdg.refine.loading import quiet_pipeline
 from sdg.refine.regions import Rectangle, feathered, paste, regions, window
 
 

@@ -127,7 +127,7 @@ class DefectRefiner:
             outside=outside,
         )
         if isinstance(editor, str):
-            from sdg.refine.load import load_editor
+            from sdg.refine.loading import load_editor
 
             editor = load_editor(editor)
         if isinstance(detector, str):

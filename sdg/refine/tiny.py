@@ -61,7 +61,7 @@ class TinyEditor:
             OSError: where there is no such pipeline, or no LoRA.
             ModuleNotFoundError: without diffusers and peft, saying how to install them.
         """
-        from sdg.refine.load import quiet_pipeline
+        from sdg.refine.loading import quiet_pipeline
         from sdg.training.generator import find_pipeline
 
         folder = find_pipeline(name_or_path)

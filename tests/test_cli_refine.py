@@ -1,0 +1,112 @@
+"""``sdg refine`` over many pictures: what is written, going on after a stop, failures that cost no neighbour."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from refine_hands import GREY, LEFT, RIGHT, Eye, Hand, picture
+from typer.testing import CliRunner
+
+from sdg import cli
+from sdg.cli import shared
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pics/deep").mkdir(parents=True)
+    picture(LEFT, RIGHT).save("pics/broken.png")
+    picture().save("pics/clean.png", optimize=True)
+    picture(LEFT).save("pics/deep/broken.png")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def hand(monkeypatch):
+    made = Hand()
+    made.loaded = 0
+
+    def load(name, endpoint=None, **options):
+        made.loaded += 1
+        return made
+
+    monkeypatch.setattr("sdg.refine.loading.load_editor", load)
+    monkeypatch.setattr(shared, "load_detector", lambda *_, **__: Eye())
+    return made
+
+
+def run(*arguments):
+    return CliRunner(env={"COLUMNS": "160"}).invoke(cli.app, ["refine", *map(str, arguments)])
+
+
+def lines(path="out/results.jsonl"):
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_folder_is_mended_and_each_picture_has_its_line():
+    result = run("pics", "--out", "out", "--caption", "grey")
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in Path("out").glob("*.png")) == ["broken-2.png", "broken.png", "clean.png"]
+    assert (np.asarray(Image.open("out/broken.png")) == GREY).all()
+    assert Path("out/clean.png").read_bytes() == Path("pics/clean.png").read_bytes()
+    assert [(line["image"], line["out"], line["changed"]) for line in lines()] == [
+        ("broken.png", "broken.png", True),
+        ("clean.png", "clean.png", False),
+        ("deep/broken.png", "broken-2.png", True),
+    ]
+    assert lines()[0]["load"] == {"before": 1.0, "after": 0.0}
+    assert len(lines()[0]["steps"]) == 2
+    assert "broken.png: 2 of 2 attempts kept" in result.stdout
+    assert "2 changed now" in result.stderr
+
+
+def test_the_same_command_goes_on_where_it_was(hand):
+    run("pics/broken.png", "pics/clean.png", "--out", "out")
+    first, tasks = Path("out/results.jsonl").read_text(), len(hand.tasks)
+    Path("out/results.jsonl").write_text(first.splitlines()[0] + "\n" + first.splitlines()[1][:40])
+    result = run("pics/broken.png", "pics/clean.png", "--out", "out")
+    assert result.exit_code == 0
+    assert "2 pictures (1 were there already)" in result.stderr
+    assert len(hand.tasks) == tasks
+    assert hand.loaded == 2
+    run("pics/broken.png", "pics/clean.png", "--out", "out")
+    assert hand.loaded == 2  # a job that is done loads nothing
+
+
+def test_other_settings_are_not_mixed_in():
+    run("pics", "--out", "out")
+    result = run("pics", "--out", "out", "--seed", "1")
+    assert result.exit_code == 2
+    assert "begun with other settings (seed 0, now 1)" in result.stderr
+    assert run("pics", "--out", "out", "--seed", "1", "--overwrite").exit_code == 0
+
+
+def test_a_picture_that_fails_does_not_cost_the_others():
+    Path("pics/a.png").write_text("no picture")
+    result = run("pics", "--out", "out")
+    assert result.exit_code == 1
+    assert "not an image" in lines()[0]["error"]
+    assert len(lines()) == 4
+    Path("pics/a.png").unlink()
+    picture().save("pics/a.png")
+    assert run("pics", "--out", "out", "--retry").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pics", "--out", "pics/out"], "lies in pics, which is read"),
+        (["pics", "--feedback", "loud"], "feedback='loud' is none of"),
+        (["nothing-here"], "nothing-here"),
+        ([], "Missing argument"),
+        (["pics", "--rounds", "0"], "--rounds"),
+    ],
+)
+def test_wrong_usage_is_a_sentence(arguments, words):
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr + result.stdout
+        lines("refined/results.jsonl") if Path("refined/results.jsonl").exists() else ""
+    )
