@@ -1,4 +1,4 @@
-"""A server of chats and image edits on a real socket that answers as a test says: late, refused, cut off, with rubbish."""
+"""A server of chats and image edits on a real socket that answers as a test says: late, refused, cut off, rubbish."""
 
 from __future__ import annotations
 

@@ -218,12 +218,12 @@ def broken(raised, when=lambda request: True):
     ],
 )
 def test_a_pipeline_that_breaks_is_an_error_in_the_candidate_s_place(pipelines, raised, message):
-    pipeline, calls = recorded(pipelines["kontext"], broken(raised, lambda r: r["generator"][0].initial_seed() == 2))
+    pipeline, _ = recorded(pipelines["kontext"], broken(raised, lambda r: r["generator"][0].initial_seed() == 2))
     found = editor_on(pipeline, name="mine")(TASK, [1, 2, 3])
     assert [isinstance(f, EditError) for f in found] == [False, True, False]
     with pytest.raises(EditError, match=message):
         raise found[1]
-    assert found[1].__traceback__.tb_next is None  # it holds no frame of the pipeline, and so none of its tensors
+    assert found[1].__context__ is None  # it holds no frame of the pipeline, and so none of its tensors
 
 
 def test_a_batch_that_is_too_large_is_drawn_one_by_one(pipelines):

@@ -1,4 +1,4 @@
-"""Instruction-editing pipelines of diffusers with random weights, built from config: an edit takes some tenths of a second."""
+"""Instruction-editing pipelines of diffusers with random weights, built from config: an edit takes part of a second."""
 
 from __future__ import annotations
 
