@@ -242,7 +242,7 @@ class InstructionEditor:
                 found.append(drawn if isinstance(drawn, EditError) else self._candidate(drawn, task, size))
         return found
 
-    def _draw(self, request: dict[str, Any], seeds: Sequence[int]) -> list[Image.Image | EditError]:
+    def _draw(self, request: dict[str, Any], seeds: Sequence[int]) -> list[Image.Image | EditError | None]:
         """Pictures of these seeds, drawn together, or one by one where that fails."""
         try:
             # On the CPU whatever the device, for a seed to give the same noise everywhere.
@@ -259,8 +259,8 @@ class InstructionEditor:
             return [EditError(failure)]
         return [drawn for seed in seeds for drawn in self._draw(request, [seed])]
 
-    def _candidate(self, drawn: Image.Image, task: Task, size: Size) -> Image.Image | EditError:
-        if drawn.size == size:  # its ratio is the picture's but for the multiple, by which no result is to be judged
+    def _candidate(self, drawn: Image.Image | None, task: Task, size: Size) -> Image.Image | EditError:
+        if drawn is not None and drawn.size == size:  # its ratio is the picture's but for the multiple, by which no result is to be judged
             drawn = drawn.resize(task.image.size, Image.Resampling.LANCZOS)
         try:
             return candidate(drawn, task, self.local)
