@@ -255,8 +255,8 @@ def test_a_picture_inside_the_answer_is_no_address(prefix, field):
 )
 def test_what_would_fail_every_candidate_raises(reply, message):
     with served(reply, concurrency=2) as (server, editor), pytest.raises(EditError, match=message):
-        editor(TASK, range(6))
-    assert len(server.requests) < 6
+        editor(TASK, range(50))
+    assert len(server.requests) < 50  # those that had begun, each tried twice at most
 
 
 def test_no_server_at_all():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import tiny_edit_pipelines
@@ -299,6 +301,12 @@ def test_options_of_loading(tmp_path, options, message):
     kind = CheckpointError if message is None else ValueError  # nothing is in the folder
     with pytest.raises(kind, match=message or "is no pipeline of diffusers that can be found"):
         InstructionEditor.from_pretrained(tmp_path, **options)
+
+
+def test_without_diffusers_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ImportError, match=r"needs diffusers: pip install 'sdg-t2i\[refine\]'"):
+        InstructionEditor.from_pretrained(tmp_path)
 
 
 def test_offloading_needs_something_to_offload_from(tmp_path, monkeypatch):

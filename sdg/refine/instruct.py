@@ -260,7 +260,8 @@ class InstructionEditor:
         return [drawn for seed in seeds for drawn in self._draw(request, [seed])]
 
     def _candidate(self, drawn: Image.Image | None, task: Task, size: Size) -> Image.Image | EditError:
-        if drawn is not None and drawn.size == size:  # its ratio is the picture's but for the multiple, by which no result is to be judged
+        # The ratio of what is drawn is the picture's but for the multiple, by which no result is to be judged.
+        if drawn is not None and drawn.size == size:
             drawn = drawn.resize(task.image.size, Image.Resampling.LANCZOS)
         try:
             return candidate(drawn, task, self.local)
