@@ -1,8 +1,9 @@
-"""A chat server on a real socket that answers as a test tells it to: late, refused, cut off, or with rubbish."""
+"""A server of chats and image edits on a real socket that answers as a test says: late, refused, cut off, rubbish."""
 
 from __future__ import annotations
 
 import base64
+import email
 import io
 import json
 import threading
@@ -59,8 +60,9 @@ class NaughtyServer:
     """Answers each request with what ``reply(request, number)`` returns; remembers what came.
 
     Attributes:
-        reply: from the JSON of a request, and its number from 0, to a :class:`Reply`.
-        requests: the JSON of the requests, in the order that they came.
+        reply: from a request, and its number from 0, to a :class:`Reply`.
+        requests: in the order that they came: the JSON of a chat; of an image edit the form's fields, as text, or the
+            list of the files' bytes.
         headers: of the last request.
         busiest: most requests at a time.
         times: when each request came, in seconds.
@@ -86,8 +88,8 @@ class NaughtyServer:
                 self.send(server.models if self.path == "/v1/models" else error(404, "no such page"))
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.path != "/v1/chat/completions":
+                body = READERS.get(self.path, _form)(self)
+                if self.path not in READERS:
                     return self.send(error(404, "no such page"))
                 with server._lock:
                     number = len(server.requests)
@@ -133,6 +135,43 @@ class NaughtyServer:
         finally:
             self._http.shutdown()
             self._http.server_close()
+
+
+def _sent(handler: BaseHTTPRequestHandler) -> bytes:
+    return handler.rfile.read(int(handler.headers["Content-Length"]))
+
+
+def _form(handler: BaseHTTPRequestHandler) -> dict[str, Any]:
+    """The fields of a form: text, or the list of the files' bytes; ``image`` and ``image[]`` are one."""
+    message = email.message_from_bytes(f"Content-Type: {handler.headers['Content-Type']}\n\n".encode() + _sent(handler))
+    fields: dict[str, Any] = {}
+    for part in message.get_payload() if message.is_multipart() else []:
+        name = str(part.get_param("name", header="content-disposition")).removesuffix("[]")
+        content = part.get_payload(decode=True)
+        if part.get_filename():
+            fields.setdefault(name, []).append(content)
+        else:
+            fields[name] = content.decode()
+    return fields
+
+
+READERS: dict[str, Callable[[BaseHTTPRequestHandler], dict[str, Any]]] = {
+    "/v1/chat/completions": lambda handler: json.loads(_sent(handler)),
+    "/v1/images/edits": _form,
+}
+
+
+def drawn(image: Image.Image | bytes, **more: Any) -> Reply:
+    """A picture (or the bytes of a file) as a well-behaved server answers an edit."""
+    data = image if isinstance(image, bytes) else png(image)
+    return Reply({"created": 1, "data": [{"b64_json": base64.b64encode(data).decode(), **more}]})
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as a file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def text_of(request: dict[str, Any]) -> str:

@@ -74,16 +74,20 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
+def plain(text: str) -> str:
+    """A text with marks such as ``<|im_end|>`` broken up: one would end the turn, or stand for a picture."""
+    return _SPECIAL.sub(r"< |\1|>", text)
+
+
 def messages(url: str, prompt: str, as_json: bool) -> list[Any]:
     """One user turn: the picture, then the instruction.
 
     Args:
         url: of the picture, from :func:`data_url`.
-        prompt: the instruction; marks such as ``<|im_end|>`` inside are broken up, for in a caption one would end the
-            turn or stand for a second picture.
+        prompt: the instruction; it is made :func:`plain`.
         as_json: ask for :data:`JSON_FORM`.
     """
-    text = (JSON_FORM if as_json else "") + _SPECIAL.sub(r"< |\1|>", prompt)
+    text = (JSON_FORM if as_json else "") + plain(prompt)
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]
 

@@ -125,7 +125,7 @@ def load(
             **hub.kwargs(),
         )
     except Exception as error:
-        raise CheckpointError(f"the weights of {name!r} could not be loaded: {_brief(error)}") from error
+        raise CheckpointError(f"the weights of {name!r} could not be loaded: {brief(error)}") from error
     model, report = loaded
     if model.device.type == "cpu" and hasattr(config, "text_config") and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation({"text_config": DECODE_ATTENTION})
@@ -218,7 +218,7 @@ def _config(name: str, location: str, hub: HubOptions) -> Any:
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False, **hub.kwargs())
     except Exception as error:
-        raise CheckpointError(f"the configuration of {name!r} could not be read: {_brief(error)}") from error
+        raise CheckpointError(f"the configuration of {name!r} could not be read: {brief(error)}") from error
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise CheckpointError(
             f"{name!r} is a {config.model_type!r} model, which does not take a picture and a text:"
@@ -249,7 +249,7 @@ def _fetch_config(name: str, repo_id: str, hub: HubOptions) -> None:
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f"{name!r} has no config.json; if it is an adapter, pass it as adapter=") from error
     except OSError as error:
-        raise CheckpointError(f"{name!r} could not be downloaded ({_brief(error)}). {_tried(name, hub)}") from error
+        raise CheckpointError(f"{name!r} could not be downloaded ({brief(error)}). {_tried(name, hub)}") from error
 
 
 def _tried(name: str, hub: HubOptions | None = None) -> str:
@@ -275,7 +275,7 @@ def _processor(name: str, location: str, hub: HubOptions, config: Any) -> Any:
         else:
             processor = _picture_processor(location, kwargs)
     except Exception as error:
-        raise CheckpointError(f"the processor of {name!r} could not be loaded: {_brief(error)}") from error
+        raise CheckpointError(f"the processor of {name!r} could not be loaded: {brief(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
     for part in ("image_processor", "tokenizer", "chat_template"):
@@ -328,7 +328,7 @@ def _with_adapter(model: Any, adapter: str | os.PathLike[str], hub: HubOptions, 
         return adapted if quantised else adapted.merge_and_unload()
     except Exception as error:
         raise CheckpointError(
-            f"adapter {os.fspath(adapter)!r} could not be put on the model: {_brief(error)}"
+            f"adapter {os.fspath(adapter)!r} could not be put on the model: {brief(error)}"
         ) from error
 
 
@@ -342,7 +342,7 @@ def _adapter_hint(path: Path) -> str:
     return f", it is an adapter: load {base or 'its base model'!r} with adapter={str(path.parent)!r}"
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """The first line of an exception's message: the rest of transformers' messages are links and advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

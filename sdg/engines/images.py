@@ -48,11 +48,14 @@ def open_image(source: Any) -> Image.Image:
 
 def fit(image: Image.Image, longer_side: int = LONGER_SIDE) -> Image.Image:
     """The picture scaled down, aspect ratio kept, until its longer side is at most ``longer_side`` pixels."""
-    scale = longer_side / max(image.size)
-    if scale >= 1:
-        return image
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    size = fitted_size(image.size, longer_side)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def fitted_size(size: tuple[int, int], longer_side: int = LONGER_SIDE) -> tuple[int, int]:
+    """The (width, height) that :func:`fit` gives a picture of ``size``."""
+    scale = min(1, longer_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _load(source: Any) -> tuple[Image.Image, str]:

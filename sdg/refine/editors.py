@@ -15,6 +15,17 @@ ASPECT_TOLERANCE = 0.05
 """An edited picture of another size is scaled back, unless its ratio of sides differs by more than this share."""
 
 
+SECOND_PICTURE = (
+    "There are two pictures. The second one is the first with a numbered frame around each fault: it only shows where "
+    "they are. Edit the first picture, and draw no frames and no numbers."
+)
+RIGHT_HALF = (
+    "The input shows one picture twice, side by side. The right half has a numbered frame around each fault: it only "
+    "shows where they are. Give back the left half alone, edited, without frames and numbers."
+)
+"""What a model is told about the overlay, by how it gets to see it; an instruction need not say it."""
+
+
 class EditError(RuntimeError):
     """An editor gave no usable picture; the message says why, in a sentence."""
 
@@ -92,3 +103,37 @@ def usable(edited: Image.Image | None, task: Task) -> Image.Image:
     if np.asarray(edited).max() == 0 and np.asarray(task.image).max() > 0:
         raise EditError("the editor returned a black picture, as safety filters do")
     return edited
+
+
+def paste(image: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:
+    """The edited picture inside the mask, the picture outside it.
+
+    Args:
+        image: the picture, RGB.
+        edited: of the same size, RGB.
+        mask: mode L, of the same size. Where it is 0 the result is ``image`` bit by bit, where it is 255 it is
+            ``edited``, and between them it is the mean that the mask weighs.
+
+    Raises:
+        ValueError: for sizes that differ, and for a mask of another mode.
+    """
+    if mask.mode != "L":
+        raise ValueError(f"mask has mode {mask.mode!r}, not 'L' (0..255): convert it")
+    if not image.size == edited.size == mask.size:
+        raise ValueError(f"image, edited and mask differ in size: {image.size}, {edited.size}, {mask.size}")
+    return Image.composite(edited, image, mask)
+
+
+def candidate(edited: Image.Image | None, task: Task, local: bool) -> Image.Image:
+    """What an editor that draws whole pictures gives back for one of them.
+
+    Args:
+        edited: what it drew.
+        task: what was asked for.
+        local: keep only what lies in the mask.
+
+    Raises:
+        EditError: where the picture is not :func:`usable`.
+    """
+    edited = usable(edited, task)
+    return paste(task.image, edited, task.mask) if local and task.mask is not None else edited
