@@ -52,7 +52,7 @@ def test_a_space_is_its_card_its_app_and_the_wheel(kind, files, stub, tmp_path):
     card = SpaceCard.load(tmp_path / "space" / "README.md").data
     assert (card.sdk, card.sdk_version, card.license) == ("gradio", metadata.version("gradio"), "apache-2.0")
     assert (tmp_path / "space" / card.app_file).is_file()
-    assert (tmp_path / "space" / "requirements.txt").read_text().count(f"\n./{NAME}[app]\n" if kind != "demo" else NAME)
+    assert (tmp_path / "space" / "requirements.txt").read_text().splitlines().count(f"./{NAME}[app]") == 1
 
 
 def test_nothing_is_written_twice(stub, tmp_path):
@@ -108,7 +108,7 @@ def test_what_cannot_be_assembled_is_said(stub, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is a file"):
         assemble_space("demo", stub, stub)
     monkeypatch.setattr(sdg, "__file__", str(tmp_path / "site-packages" / "sdg" / "__init__.py"))
-    with pytest.raises(ValueError, match="installed without its sources .* give the wheel"):
+    with pytest.raises(ValueError, match=r"installed without its sources .* give the wheel"):
         assemble_space("demo", tmp_path / "space")
     assert not (tmp_path / "space").exists()
 
@@ -117,7 +117,8 @@ def test_what_cannot_be_assembled_is_said(stub, tmp_path, monkeypatch):
 def test_the_wheel_holds_the_library_and_all_that_a_space_is_made_of(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    templates = {f"sdg/publish/templates/{kind}/{name}" for kind in ("demo", "sdg_eval") for name in ("README.md", "app.py")}
+    kinds, parts = ("demo", "sdg_eval"), ("README.md", "app.py")
+    templates = {f"sdg/publish/templates/{kind}/{part}" for kind in kinds for part in parts}
     assert {"sdg/detector/__init__.py", "sdg/checkpoints/sdg-tiny/model.safetensors", *templates} <= names
     assert not [name for name in names if name.startswith(("tests/", "build/")) or "__pycache__" in name]
 

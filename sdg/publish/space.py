@@ -94,8 +94,7 @@ def build_wheel(folder: str | os.PathLike[str]) -> Path:
     if not (root / "pyproject.toml").is_file():
         raise ValueError(
             f"{DISTRIBUTION} is installed without its sources (in {root}), so that its wheel cannot be built here: give"
-            f" the wheel that was installed (wheel=, --wheel), such as `pip download --no-deps {DISTRIBUTION}` fetches, or"
-            " run this from a checkout of the repository"
+            " the wheel that it was installed from (wheel=, --wheel), or run this from a checkout of the repository"
         )
     with tempfile.TemporaryDirectory() as scratch:
         # A copy: pip leaves build/ in the folder it builds from, and old files in there would get into the next wheel.
