@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -186,6 +187,29 @@ def upload(
     return Published(str(address), commit.commit_url, tuple(removed))
 
 
+def upload_saved(
+    save: Callable[[str], object], card: Path | None, repo_id: str, kind: Kind, **options: Any
+) -> Published:
+    """Save something into a folder of its own, put its card beside it, check it and upload it.
+
+    Args:
+        save: writes into the folder that it is given.
+        card: file with the card; None leaves what ``save`` wrote.
+        repo_id: as in :func:`upload`.
+        kind: as in :func:`upload`.
+        **options: others of :func:`upload`.
+
+    Raises:
+        RefusedError: as :func:`check_folder` does.
+        UploadError: as :func:`upload` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder)
+        if card is not None:
+            Path(folder, "README.md").write_bytes(card.read_bytes())
+        return upload(check_folder(folder, kind), repo_id, kind, **options)
+
+
 def _path(folder: Path, here: str, name: str) -> str:
     return Path(here, name).relative_to(folder).as_posix()
 
@@ -270,13 +294,13 @@ def _said(error: Exception, repo_id: str, endpoint: str) -> str:
         return "there is no token: log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, errors.HFValidationError):
         return str(error).splitlines()[0]
+    if type(error) is ValueError:  # the Hub's word on a card's head
+        return " ".join(str(error).split())
     cause: BaseException | None = error  # a file that fails is wrapped in an error that names it
     while cause is not None and not isinstance(cause, errors.HfHubHTTPError):
         cause = cause.__cause__
     if cause is None:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no answer")
-        if isinstance(error, ValueError):  # the Hub's word on a card's metadata
-            return first
         return f"{endpoint} could not be reached to the end ({type(error).__name__}: {first[:200]}). {again}"
     status = cause.response.status_code
     told = (cause.server_message or "").splitlines()

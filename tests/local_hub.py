@@ -98,6 +98,8 @@ class LocalHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        # Another host, as on the Hub: the client does not follow the way there itself, and takes its token along nowhere.
+        self.storage = f"http://localhost:{self._server.server_address[1]}"
 
     def __enter__(self) -> LocalHub:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -127,6 +129,8 @@ class LocalHub:
 
         with monkeypatch.context() as patch:
             patch.setattr(constants, "ENDPOINT", self.address)
+            template = f"{self.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+            patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
             patch.setattr(constants, "HF_HUB_OFFLINE", False)
             patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
             patch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
@@ -159,7 +163,7 @@ class LocalHub:
 
 class _Refused(Exception):
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str):
-        self.status, self.message = status, message
+        self.status, self.body = status, {"error": message}
         self.headers = headers | ({"X-Error-Code": code} if code else {}) | {"X-Error-Message": message}
 
 
@@ -233,7 +237,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 with lock:
                     self._answer(*route)
             except _Refused as refused:
-                self._send(refused.status, {"error": refused.message}, refused.headers)
+                self._send(refused.status, refused.body, refused.headers)
 
         def _fault(self, path: str) -> Fault | None:
             for fault in hub.faults:
@@ -302,7 +306,9 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             self._may_write(owner)
             key = (asked.get("type") or "model", f"{owner}/{asked['name']}")
             if key in hub.repos:
-                raise _Refused(409, "You already created this repo")
+                refused = _Refused(409, "You already created this repo")
+                refused.body["url"] = self._where(hub.repos[key])
+                raise refused
             if key[0] == "space" and not asked.get("sdk"):
                 raise _Refused(400, "a Space needs an sdk")
             private = bool(asked.get("private")) or asked.get("visibility") == "private"
@@ -335,7 +341,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         def _batch(self, repo: Repo) -> None:
             objects = []
             for wanted in json.loads(self.body)["objects"]:
-                where = {"upload": {"href": f"{hub.address}/lfs/{wanted['oid']}"}}
+                where = {"upload": {"href": f"{hub.storage}/lfs/{wanted['oid']}"}}
                 objects.append(wanted | ({} if wanted["oid"] in hub.blobs else {"actions": where}))
             self._send(200, {"transfer": "basic", "objects": objects})
 
@@ -425,7 +431,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 return self._file(entry.data, entry.oid, headers)
             linked = {"X-Linked-Size": str(len(entry.data)), "X-Linked-ETag": f'"{entry.oid}"'}
             self.cut = None  # what is cut is the file, not the way to it
-            self._send(302, b"", headers | linked | {"Location": f"{hub.address}/lfs/{entry.oid}"})
+            self._send(302, b"", headers | linked | {"Location": f"{hub.storage}/lfs/{entry.oid}"})
 
         def _file(self, data: bytes, etag: str, headers: dict[str, str] | None = None) -> None:
             headers = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", **(headers or {})}
