@@ -98,7 +98,7 @@ class LocalHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        # Another host, as on the Hub: the client does not follow the way there itself, and takes its token along nowhere.
+        # Another host, as on the Hub: the client does not carry its token there.
         self.storage = f"http://localhost:{self._server.server_address[1]}"
 
     def __enter__(self) -> LocalHub:

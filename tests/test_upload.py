@@ -254,7 +254,7 @@ def test_the_local_hub_is_enough_of_one(hub, tmp_path, monkeypatch):
     hub.cut("GET", "/lfs/", after=100_000)
     got = hf_hub_download("org/open", "w.safetensors", cache_dir=tmp_path)
     assert Path(got).read_bytes() == WEIGHTS
-    assert [r.range for r in hub.asked("GET", "/lfs/")] == [None, "bytes=100000-"], "a cut download goes on"
+    assert [r.range for r in hub.asked("GET", "/lfs/")] == [None, "bytes=100000-"], "it goes on"
     hub.create("org/closed", files={"a.txt": b"x"}, gated=True)
     hub.create("org/secret", files={"a.txt": b"x"}, private=True)
     for where, error in [

@@ -21,7 +21,8 @@ class PushesWhatIsLoaded:
 
         Args:
             commit_message: of the commit.
-            **options: ``token`` and ``revision``, as in :func:`sdg.upload.upload`; others of transformers are ignored.
+            **options: ``private``, ``token`` and ``revision``, as in :func:`sdg.upload.upload`; None is what the
+                trainer's arguments (``hub_…``) say. Others of transformers are ignored.
 
         Returns:
             The address of the commit; None in processes other than the first.
@@ -41,7 +42,7 @@ class PushesWhatIsLoaded:
             self.args.hub_model_id or folder.name,
             "adapter" if lora else "model",
             message=commit_message or "End of training",
-            private=self.args.hub_private_repo,
+            private=self.args.hub_private_repo if options.get("private") is None else options["private"],
             token=options.get("token") or self.args.hub_token,
             revision=options.get("revision") or self.args.hub_revision,
         ).commit
