@@ -60,10 +60,13 @@ bench: $(VENV)/.all
 	$(BIN)/python benchmarks/detector_reward.py
 	$(BIN)/python benchmarks/sdg_eval_speed.py
 
+ifneq ($(filter publish,$(MAKECMDGOALS)),)
+$(if $(HF_ORG),,$(error HF_ORG= names the owner to publish under, such as make publish HF_ORG=me DRY_RUN=1))
+endif
+
 # What the page and the metric stand on goes first; a failure ends it, and a second run sends nothing twice.
 publish: PUSHED = $(if $(DRY_RUN), --dry-run)
 publish: $(VENV)/.app
-	$(if $(HF_ORG),,$(error HF_ORG= names the owner to publish under, such as make publish HF_ORG=me DRY_RUN=1))
 	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(PUSHED)
 	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(PUSHED)
 	$(if $(DATASET),$(BIN)/sdg push dataset $(DATASET) --repo $(HF_ORG)/microworld$(PUSHED))

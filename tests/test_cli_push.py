@@ -125,10 +125,10 @@ def test_a_refusal_and_a_failure_have_their_own_exit_codes(hub, lora):
 
 
 DETECT = """
-import json, sys
+import json
 from PIL import Image
 from sdg import SDGDetector
-found = SDGDetector.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "{name}")(Image.open("picture.png"), {caption!r})
+found = SDGDetector.from_pretrained({name!r})(Image.open("picture.png"), {caption!r})
 print(json.dumps([found.raw, found.to_json()["defects"], str(found.info.get("made_for"))]))
 """
 

@@ -51,6 +51,8 @@ def push(folder, files=None, repo="me/model", kind="model", **options):
         ("model", {"README.md": CARD + SK}, r"README\.md holds what looks like a key of an API"),
         ("space", {"app.py": f'KEY = "{SK}"'}, r"app\.py holds what looks like a key of an API in line 1"),
         ("model", {"a.txt": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\n"}, "a private key"),
+        ("model", {"a.txt": "gh" + "p_" + "a1B2" * 9}, "a token of GitHub"),
+        ("model", {"a.txt": "AK" + "IA" + "A1B2" * 4}, "a key of AWS"),
         ("model", {".env": "A=1"}, r"\.env is a file that secrets are kept in"),
         ("model", {"x/.env.local": "A=1"}, "secrets are kept in"),
         ("model", {"README.md": "# no head"}, "names no license.*\n.*names no base_model"),
@@ -88,7 +90,7 @@ def test_what_must_not_leave_is_named(kind, files, words, tmp_path):
 )
 def test_a_good_folder_passes_without_what_tools_leave_behind(kind, card, tmp_path):
     left = {".git/config": "x", "__pycache__/a.pyc": "x", ".cache/huggingface/x.bin": "x", "sub/.DS_Store": "x"}
-    task = {"sub/words.txt": "a task-like-word-of-20-letters, hf_hub_download and sk-learn"}
+    task = {"sub/words.txt": "a task-like-word-of-20-letters, hf_hub_download, xhf_" + "a" * 40 + " and sk-learn"}
     files = check_folder(fill(tmp_path, GOOD | left | task | {"README.md": card, "empty": b""}), kind)
     assert [f.path for f in files] == ["README.md", "config.json", "empty", "model.safetensors", "sub/words.txt"]
     assert files[3].size == len(WEIGHTS)
@@ -235,7 +237,7 @@ def test_nobody_there(hub, tmp_path, monkeypatch):
 
 
 def test_the_local_hub_is_enough_of_one(hub, tmp_path, monkeypatch):
-    """What the tests of loading lean on: revisions, listings, ranges, and the errors by which the client tells cases."""
+    """What tests of loading lean on: revisions, listings, ranges, and the errors by which the client tells cases."""
     from huggingface_hub import errors
 
     api = HfApi()
