@@ -49,8 +49,10 @@ def make(folder: Path, distributions: Iterable[metadata.Distribution]) -> Path:
     return python
 
 
-def install(python: Path, requirements: str, constraints: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def install(
+    python: Path, requirements: str, constraints: Path, folder: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
     """Install a file of requirements as a Space does, from within its folder, without asking any index."""
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--quiet"]
-    command += ["-r", requirements, "-c", str(constraints)]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-compile", "--quiet"]
+    command += ["-r", requirements, "-c", str(constraints), *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

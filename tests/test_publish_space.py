@@ -14,11 +14,12 @@ from pathlib import Path
 import fresh_environment
 import pytest
 from gradio_client import Client, handle_file
-from huggingface_hub import SpaceCard
+from huggingface_hub import SpaceCard, snapshot_download
+from local_hub import LocalHub
 
 import sdg
 from sdg.microworld import generate
-from sdg.publish import assemble_space, build_wheel
+from sdg.publish import assemble_space, build_wheel, prepare
 
 ROOT = Path(sdg.__file__).parents[1]
 NAME = "sdg_t2i-0.1.0-py3-none-any.whl"
@@ -124,25 +125,41 @@ def test_the_wheel_holds_the_library_and_all_that_a_space_is_made_of(wheel):
 
 
 @pytest.mark.slow
-def test_the_demo_starts_from_its_own_requirements_and_answers(wheel, tmp_path):
+def test_an_assembled_space_installs_the_wheel_beside_it(wheel, tmp_path):
+    assemble_space("sdg_eval", tmp_path / "space", wheel)
+    python = fresh_environment.make(tmp_path / "env", [])
+    options = ["--no-deps", "--dry-run"]
+    lines = (tmp_path / "space" / "requirements.txt").read_text().splitlines()
+    (tmp_path / "space" / "own.txt").write_text("\n".join(line for line in lines if "sdg" in line))
+    done = fresh_environment.install(python, "own.txt", ROOT / "constraints.txt", tmp_path / "space", *options)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_pushed_and_checked_out_starts_from_its_own_requirements_and_answers(wheel, tmp_path, monkeypatch):
     """The Space's requirements.txt, installed by pip with the constraints into a fresh environment, is all it takes.
 
     Downloading gigabytes of torch for each run would take minutes, so the packages that the requirements name, and
     those that these name in turn, are linked from the environment of the tests; no other package is there, so one that
-    is missing from the requirements is missed here. What this cannot see: whether an index has these versions for
-    another platform.
+    is missing from the requirements is missed here. The wheel comes from the local Hub, by its address and hash. What
+    this cannot see: whether an index has these versions for another platform.
     """
     space = tmp_path / "space"
-    assemble_space("demo", space, wheel)
     needed = [d for d in fresh_environment.required(["sdg-t2i[app]"]) if d.name != "sdg-t2i"]
     python = fresh_environment.make(tmp_path / "env", needed)
     assert subprocess.run([python, "-c", "import pytest"], capture_output=True, check=False).returncode
-    done = fresh_environment.install(python, "requirements.txt", ROOT / "constraints.txt", space)
-    assert done.returncode == 0, done.stderr
+    with LocalHub() as hub, hub.here(monkeypatch):
+        with prepare("space", "org/page", wheel=wheel) as ready:
+            ready.send()
+        snapshot_download("org/page", repo_type="space", local_dir=space)
+        (space / NAME).unlink()  # which the builder does not see
+        done = fresh_environment.install(python, "requirements.txt", ROOT / "constraints.txt", space)
+        assert done.returncode == 0, done.stderr
+        assert hub.asked("GET", f"/spaces/org/page/resolve/main/{NAME}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SDG_", "PYTHON"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SDG_", "PYTHON", "HF_"))}
     env = {**clean, "GRADIO_SERVER_PORT": str(port), "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
     with open(tmp_path / "log", "w") as log:
         served = subprocess.Popen([python, "app.py"], cwd=space, env=env, stdout=log, stderr=subprocess.STDOUT)
@@ -161,7 +178,7 @@ def test_the_demo_starts_from_its_own_requirements_and_answers(wheel, tmp_path):
     assert answer.get("parse_error") is None
 
 
-def wait_for(address, process, log, seconds=50):
+def wait_for(address, process, log, seconds=150):
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         try:
