@@ -161,14 +161,14 @@ def upload(
     repo_type = "model" if kind == "adapter" else kind
     api = HfApi(token=token)
     try:
-        sdk = {"space_sdk": "gradio"} if kind == "space" else {}
-        address = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk)
+        sdk = "gradio" if kind == "space" else None
+        address = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk)
         repo_id = address.repo_id
         if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise RefusedError(f"{address} is there and everyone can read it: make it private first, or name another")
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        there = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+        there: Any = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
         removed = _left_behind([s.rfilename for s in there.siblings or []], [file.path for file in files])
         # Not upload_folder: it makes several commits of one folder, and the first ones are no whole checkpoint.
         commit = api.create_commit(

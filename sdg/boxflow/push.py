@@ -13,7 +13,15 @@ class PushesWhatIsLoaded:
 
     args: Any
 
-    def push_to_hub(self, commit_message: str | None = "End of training", *_: Any, **options: Any) -> str | None:
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **_: Any,
+    ) -> str | None:
         """Upload what others load, ``OUTPUT_DIR/lora`` or ``OUTPUT_DIR/transformer``, if it passes :mod:`sdg.upload`.
 
         Its card is the folder's ``README.md``, which has to name license and base model. transformers' own upload
@@ -21,8 +29,10 @@ class PushesWhatIsLoaded:
 
         Args:
             commit_message: of the commit.
-            **options: ``private``, ``token`` and ``revision``, as in :func:`sdg.upload.upload`; None is what the
-                trainer's arguments (``hub_…``) say. Others of transformers are ignored.
+            blocking: transformers' own; this upload always is waited for.
+            token: as in :func:`sdg.upload.upload`; None is ``hub_token``.
+            revision: as in :func:`sdg.upload.upload`; None is ``hub_revision``.
+            private: as in :func:`sdg.upload.upload`; None is ``hub_private_repo``.
 
         Returns:
             The address of the commit; None in processes other than the first.
@@ -42,7 +52,7 @@ class PushesWhatIsLoaded:
             self.args.hub_model_id or folder.name,
             "adapter" if lora else "model",
             message=commit_message or "End of training",
-            private=self.args.hub_private_repo if options.get("private") is None else options["private"],
-            token=options.get("token") or self.args.hub_token,
-            revision=options.get("revision") or self.args.hub_revision,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
         ).commit

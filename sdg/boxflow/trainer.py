@@ -41,7 +41,7 @@ from sdg.defects import DefectSet
 from sdg.training.generator import find_pipeline
 
 
-class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):
+class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):  # type: ignore[misc]
     """Aligns a flow-matching pipeline of diffusers with scalar rewards and the defects that a detector finds.
 
     Args:
