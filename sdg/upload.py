@@ -26,7 +26,7 @@ LEFT_OUT = ("__pycache__", ".git", ".cache", ".ipynb_checkpoints", ".DS_Store")
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".npy", ".npz")
-SECRET_FILES = (".env", ".env.*", ".netrc", ".pypirc", ".git-credentials", "id_rsa", "id_ed25519", "*.pem", "*.p12")
+SECRET_FILES = (".env", ".env.*", ".*rc", ".git-credentials", "id_rsa", "id_ed25519", "*.pem", "*.p12")
 
 SECRETS = (
     ("a token of the Hub", rb"hf_", rb"[A-Za-z0-9]{30,}"),
