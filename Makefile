@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := app,train,quant,constrain,endpoint,ray,dev
+EXTRAS := app,train,refine,quant,constrain,endpoint,ray,dev
 PACKAGING := pyproject.toml constraints.txt
 
-.PHONY: help install app test lint format bench clean
+.PHONY: help install app test lint format bench publish clean
 
 help:
 	@echo "make app      open the page on http://127.0.0.1:7860 (GRADIO_SERVER_PORT and SDG_MODEL are read)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint     check style, formatting and types"
 	@echo "make format   rewrite the files in the project's style"
 	@echo "make bench    measure what README quotes"
+	@echo "make publish  push checkpoints, metric and page to the Hub: HF_ORG=owner [DRY_RUN=1] [DATASET=folder]"
 	@echo "make install  set up $(VENV) with everything that the above need"
 	@echo "make clean    remove $(VENV) and caches"
 
@@ -58,6 +59,19 @@ bench: $(VENV)/.all
 	$(BIN)/python benchmarks/detector_speed.py
 	$(BIN)/python benchmarks/detector_reward.py
 	$(BIN)/python benchmarks/sdg_eval_speed.py
+
+ifneq ($(filter publish,$(MAKECMDGOALS)),)
+$(if $(HF_ORG),,$(error HF_ORG= names the owner to publish under, such as make publish HF_ORG=me DRY_RUN=1))
+endif
+
+# What the page and the metric stand on goes first; a failure ends it, and a second run sends nothing twice.
+publish: PUSHED = $(if $(DRY_RUN), --dry-run)
+publish: $(VENV)/.app
+	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(PUSHED)
+	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(PUSHED)
+	$(if $(DATASET),$(BIN)/sdg push dataset $(DATASET) --repo $(HF_ORG)/microworld$(PUSHED))
+	$(BIN)/sdg push metric --repo $(HF_ORG)/sdg_eval$(PUSHED)
+	$(BIN)/sdg push space --repo $(HF_ORG)/sdg$(PUSHED)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -108,5 +108,3 @@ def test_wrong_usage_is_a_sentence(arguments, words):
     result = run(*arguments)
     assert result.exit_code in (1, 2)
     assert words in result.stderr + result.stdout
-        lines("refined/results.jsonl") if Path("refined/results.jsonl").exists() else ""
-    )

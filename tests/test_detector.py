@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
-import huggingface_hub
 import numpy as np
+import peft
 import pytest
+from local_hub import LocalHub
 from PIL import Image
 from standins import build, picture, save_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -19,6 +21,7 @@ from sdg.engines.checkpoints import EMBEDDED
 from sdg.engines.images import ImageError
 from sdg.prompts import DEFAULT, Prompt
 from sdg.response import render_response
+from sdg.upload import RefusedError
 
 HAND = Defect((100, 200, 300, 400), "artifact", "the left hand has six fingers", 55)
 CAR = Defect((0, 0, 500, 500), "misalignment", "the car is blue where the caption says red", 80)
@@ -257,29 +260,31 @@ def test_an_adapters_own_prompt_comes_first(folder, tmp_path):
     assert SDGDetector.from_pretrained(folder, adapter=tmp_path).prompt.template == "Which, given {caption}?"
 
 
-def test_pushing_uploads_what_saving_writes(folder, monkeypatch):
-    calls = {}
+def test_pushing_uploads_what_saving_writes_with_its_card(folder, tmp_path, monkeypatch):
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\nbase_model: org/base\n---\n")
+    with LocalHub() as hub, hub.here(monkeypatch):
+        with pytest.raises(RefusedError, match=r"README\.md, the card, is missing"):
+            SDGDetector.from_pretrained(folder).push_to_hub("me/detector")
+        address = SDGDetector.from_pretrained(folder).push_to_hub("me/detector", private=True, card=card)
+    repo = hub.repos["model", "me/detector"]
+    assert address == f"{hub.address}/me/detector/commit/{repo.branches['main']}"
+    assert repo.private
+    assert {"config.json", "model.safetensors", "tokenizer.json", "sdg_config.json"} <= set(repo.files())
+    assert repo.files()["README.md"] == card.read_bytes()
 
-    class Api:
-        def __init__(self, token=None):
-            calls["token"] = token
 
-        def create_repo(self, repo_id, private=None, exist_ok=False):
-            calls["repo"] = (repo_id, private, exist_ok)
-            return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            from pathlib import Path
-
-            calls["upload"] = (repo_id, {path.name for path in Path(folder_path).iterdir()})
-            return f"https://huggingface.co/{repo_id}/commit/1"
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    address = SDGDetector.from_pretrained(folder).push_to_hub("me/detector", private=True, token="hf_x")
-    assert address == "https://huggingface.co/me/detector/commit/1"
-    assert (calls["token"], calls["repo"]) == ("hf_x", ("me/detector", True, True))
-    assert calls["upload"][0] == "me/detector"
-    assert {"config.json", "model.safetensors", "tokenizer.json", "sdg_config.json"} <= calls["upload"][1]
+def test_the_checkpoints_own_card_goes_along_unless_an_adapter_made_another_of_it(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\nbase_model: org/base\n---\n")
+    detector = SDGDetector.from_pretrained(tmp_path / "model")
+    peft.get_peft_model(build()[0], peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    adapted = SDGDetector.from_pretrained(tmp_path / "model", adapter=tmp_path / "adapter")
+    with LocalHub() as hub, hub.here(monkeypatch):
+        detector.push_to_hub("me/detector")
+        with pytest.raises(RefusedError, match="the card, is missing"):
+            adapted.push_to_hub("me/adapted")
+    assert b"org/base" in hub.repos["model", "me/detector"].files()["README.md"]
 
 
 def test_an_engine_without_weights_has_nothing_to_save(tmp_path):

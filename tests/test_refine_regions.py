@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdg import Defect
-from sdg.refine.regions import Rectangle, cells, feathered, groups, grown, mask_of, paste, regions, window
+from sdg.refine.regions import Rectangle, cells, feathered, groups, grown, mask_of, mixed, regions, window
 
 SIZE = (200, 100)
 
@@ -96,11 +96,11 @@ def test_what_is_not_edited_stays_to_the_bit():
     rng = np.random.default_rng(0)
     old, new = (Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)) for _ in range(2))
     mask = mask_of([defect((200, 200, 600, 700))], old.size, 0.0)
-    out = np.asarray(paste(old, new, feathered(mask, 3)))
+    out = np.asarray(mixed(old, new, feathered(mask, 3)))
     outside = np.asarray(mask) == 0
     assert (out[outside] == np.asarray(old)[outside]).all()
     assert (out != np.asarray(old)).any()
-    assert (np.asarray(paste(old, new, np.ones((40, 60), np.float32))) == np.asarray(new)).all()
+    assert (np.asarray(mixed(old, new, np.ones((40, 60), np.float32))) == np.asarray(new)).all()
 
 
 @pytest.mark.parametrize("size", [(4, 4), (16, 16), (100, 50), (1000, 1000), (17, 33)])

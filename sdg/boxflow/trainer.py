@@ -34,13 +34,14 @@ from sdg.boxflow.maps import to_tokens
 from sdg.boxflow.network import PolicyNetwork
 from sdg.boxflow.panels import Panel
 from sdg.boxflow.policy import Policy
+from sdg.boxflow.push import PushesWhatIsLoaded
 from sdg.boxflow.rollout import Sampler, encode, generators, seed, text_encoders
 from sdg.boxflow.sde import draw_steps
 from sdg.defects import DefectSet
 from sdg.training.generator import find_pipeline
 
 
-class BoxFlowGRPOTrainer(GRPOTrainer):
+class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):  # type: ignore[misc]
     """Aligns a flow-matching pipeline of diffusers with scalar rewards and the defects that a detector finds.
 
     Args:

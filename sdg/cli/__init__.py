@@ -13,6 +13,7 @@ from sdg.cli.detect import detect
 from sdg.cli.evaluate import evaluate
 from sdg.cli.metric import install_metric
 from sdg.cli.microworld import microworld
+from sdg.cli.push import push
 from sdg.cli.refine import refine
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command("eval")(evaluate)
 app.add_typer(data.app, name="data")
 app.command()(microworld)
 app.command()(calibrate)
+app.command()(push)
 app.command("install-metric")(install_metric)
 
 

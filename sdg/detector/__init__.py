@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -60,6 +60,7 @@ class SDGDetector:
         self.made_for = made_for
         self.trust = trust or Trust()
         self._settings: dict[str, Any] = {}  # of the checkpoint, what is not asked about here included
+        self._card: Callable[[], Path | None] = lambda: None
         self.min_confidence = self._bar(min_confidence)
 
     @classmethod
@@ -110,7 +111,7 @@ class SDGDetector:
         Raises:
             CheckpointError: saying what was tried and what to do.
         """
-        from sdg.engines.checkpoints import HubOptions, read_settings, read_trust
+        from sdg.engines.checkpoints import HubOptions, find_file, read_settings, read_trust
         from sdg.engines.constrained import MIN_NEW_TOKENS
         from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
 
@@ -148,6 +149,8 @@ class SDGDetector:
             min_confidence=min_confidence,
         )
         detector._settings = settings
+        if adapter is None:
+            detector._card = partial(find_file, name_or_path, "README.md", hub)
         return detector
 
     @classmethod
@@ -337,24 +340,34 @@ class SDGDetector:
         Path(folder, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
         self.trust.save(folder)
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
-        """Upload the checkpoint to a model repository of the Hub, made where it does not exist.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        card: str | os.PathLike[str] | None = None,
+    ) -> str:
+        """Upload the checkpoint to a model repository of the Hub, in one commit, if it passes :mod:`sdg.upload`.
 
         Args:
-            repo_id: ``"owner/name"``.
+            repo_id: ``"owner/name"``; made where it does not exist.
             private: of a new repository; None is the account's default.
             token: access token; None takes the one of ``hf auth login``.
+            card: file with the model's card; None is that of the checkpoint, unless an adapter made another of it.
 
         Returns:
             The address of the commit.
-        """
-        from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload SDG detector"))
+        Raises:
+            ValueError: ``RefusedError``, naming what must not be uploaded, or what the card lacks.
+            OSError: ``UploadError``, saying what the Hub said and what to do.
+        """
+        from sdg.upload import upload_saved
+
+        found = self._card() if card is None else Path(card)
+        options: dict[str, Any] = {"message": "Upload SDG detector", "private": private, "token": token}
+        return upload_saved(self.save_pretrained, found, repo_id, "model", **options).commit
 
     def _bar(self, min_confidence: float | None) -> float:
         """The confidence below which defects are left out, checked."""

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sdg.defects import DefectSet
+from sdg.refine.regions import mixed
 
 ASPECT_TOLERANCE = 0.05
 """An edited picture of another size is scaled back, unless its ratio of sides differs by more than this share."""
@@ -121,7 +122,7 @@ def paste(image: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.I
         raise ValueError(f"mask has mode {mask.mode!r}, not 'L' (0..255): convert it")
     if not image.size == edited.size == mask.size:
         raise ValueError(f"image, edited and mask differ in size: {image.size}, {edited.size}, {mask.size}")
-    return Image.composite(edited, image, mask)
+    return mixed(image, edited, np.asarray(mask, dtype=np.float32) / 255)
 
 
 def candidate(edited: Image.Image | None, task: Task, local: bool) -> Image.Image:

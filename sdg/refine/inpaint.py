@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdg.refine.editors import EditError, Task
 from sdg.refine.loading import quiet_pipeline
-from sdg.refine.regions import Rectangle, feathered, paste, regions, window
+from sdg.refine.regions import Rectangle, feathered, mixed, regions, window
 
 
 class InpaintEditor:
@@ -102,7 +102,7 @@ class InpaintEditor:
             for region in regions(mask):
                 # What was filled in before is seen in the window of what comes after.
                 edits = [
-                    paste(image, filled, share * _inside(region, size))
+                    mixed(image, filled, share * _inside(region, size))
                     for image, filled in zip(edits, self._filled(edits, mask, region, task, seeds), strict=True)
                 ]
         except Exception as error:  # out of memory, or whatever a pipeline raises

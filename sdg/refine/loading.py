@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sdg.engines.checkpoints import CheckpointError, brief
 from sdg.refine.editors import Editor
+from sdg.refine.instruct import FAMILIES, InstructionEditor
 
 EXTRA = 'diffusers is needed to edit pictures: pip install "sdg-t2i[refine]"'
 
@@ -38,20 +40,42 @@ def load_editor(name_or_path: str | os.PathLike[str], endpoint: str | None = Non
     """An editor by name.
 
     Args:
-        name_or_path: ``"sdg-tiny-t2i"``, or folder or Hub id of a diffusers pipeline; whether it fills a mask in or
-            follows instructions is read from its class.
-        **options: of the editor's ``from_pretrained``.
+        name_or_path: ``"sdg-tiny-t2i"``, or folder or Hub id of a diffusers pipeline, which follows instructions or
+            fills masks in; with ``endpoint``, the model as that server names it.
+        endpoint: address of an OpenAI-compatible images API.
+        **options: of the editor, or of its ``from_pretrained``.
 
     Raises:
-        OSError: where there is no such pipeline.
-        ValueError: where its class can do neither.
+        OSError: where there is no such pipeline or server.
+        ValueError: where the pipeline's class can do neither.
         ModuleNotFoundError: without diffusers, saying how to install it.
     """
     name = os.fspath(name_or_path)
+    if endpoint:
+        from sdg.refine.endpoint import EndpointEditor
+
+        editor = EndpointEditor(endpoint, name, **options)
+        editor.check()
+        return editor
     if name == "sdg-tiny-t2i":
         from sdg.refine.tiny import TinyEditor
 
         return TinyEditor.from_pretrained(name, **options)
+    if _class_of(name, options) in FAMILIES:
+        return InstructionEditor.from_pretrained(name, **options)
     from sdg.refine.inpaint import InpaintEditor
 
     return InpaintEditor.from_pretrained(name, **options)
+
+
+def _class_of(name: str, options: dict[str, Any]) -> str:
+    """The class that a pipeline names, before its weights are downloaded."""
+    try:
+        from diffusers import DiffusionPipeline
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(EXTRA, name="diffusers") from error
+    hub = {key: options[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in options}
+    try:
+        return str(DiffusionPipeline.load_config(name, **hub)["_class_name"])
+    except Exception as error:
+        raise CheckpointError(f"{name!r} is no pipeline of diffusers that can be found: {brief(error)}") from error

@@ -13,6 +13,7 @@ from PIL import Image
 from sdg.boxes import iou
 from sdg.calibration import outside_sentence
 from sdg.defects import Defect, DefectSet
+from sdg.engines.base import EndpointError
 from sdg.engines.images import open_image
 from sdg.refine.editors import EditError, Editor, Task, usable
 from sdg.refine.feedback import Feedback, task_of
@@ -150,6 +151,7 @@ class DefectRefiner:
 
         Raises:
             ImageError: for a picture that cannot be used.
+        EndpointError: where an editor's server is not there or refuses the key.
         """
         *_, refinement = self.iter(image, caption, seed=seed)
         assert isinstance(refinement, Refinement)
@@ -214,6 +216,8 @@ class DefectRefiner:
         try:
             edits: list[Any] = list(self.editor(task, seeds))
         except Exception as error:  # a model, a driver, a server: anything may be raised
+            if isinstance(error.__cause__, EndpointError):  # no server, or no right to ask it: so for every picture
+                raise error.__cause__ from None
             sentence = (
                 str(error) if isinstance(error, EditError) else f"the editor failed: {type(error).__name__}: {error}"
             )

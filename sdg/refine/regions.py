@@ -121,7 +121,7 @@ def feathered(mask: Image.Image, radius: float) -> NDArray[np.float32]:
     return np.clip(distance / (radius + 1), 0, 1).astype(np.float32) * inside
 
 
-def paste(image: Image.Image, edited: Image.Image, share: NDArray[np.float32]) -> Image.Image:
+def mixed(image: Image.Image, edited: Image.Image, share: NDArray[np.floating]) -> Image.Image:
     """``edited`` where ``share`` is 1, ``image`` to the bit where it is 0, and a mixture between.
 
     Args:

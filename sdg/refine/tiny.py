@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from sdg.refine.editors import EditError, Task
-from sdg.refine.regions import cells, feathered, paste
+from sdg.refine.regions import cells, feathered, mixed
 
 STEPS = 20
 STRENGTHS = (0.6, 0.75, 0.9)
@@ -99,7 +99,7 @@ class TinyEditor:
         mask = Image.new("L", size, 255) if task.mask is None else task.mask
         share, plain = feathered(mask, FEATHER * min(size)), self.decoded(task.image)
         return [
-            paste(task.image, edit.resize(size, Image.Resampling.LANCZOS), share * _changed(edit, plain, size))
+            mixed(task.image, edit.resize(size, Image.Resampling.LANCZOS), share * _changed(edit, plain, size))
             for edit in edits
         ]
 

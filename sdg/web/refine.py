@@ -107,13 +107,20 @@ def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue
                         elem_id="refine-slider",
                     )
                     which = gr.Radio(
-                        [("All steps", -1)], value=-1, label="Show", container=False, visible=False, elem_id="refine-which"
+                        [("All steps", -1)],
+                        value=-1,
+                        label="Show",
+                        container=False,
+                        visible=False,
+                        elem_id="refine-which",
                     )
                 with gr.Column(scale=3, min_width=240):
                     steps = fragment("", "refine-steps")
                     with gr.Row(elem_classes="sdg-buttons"):
                         again = gr.Button("Use this result as input", size="md", elem_id="refine-again", min_width=120)
-                        saved = gr.DownloadButton("Download picture", size="md", elem_id="refine-download", min_width=120)
+                        saved = gr.DownloadButton(
+                            "Download picture", size="md", elem_id="refine-download", min_width=120
+                        )
             with gr.Accordion("JSON", open=False, visible=False, elem_id="refine-json") as fold:
                 code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
     held = gr.State(None, time_to_live=3600)
@@ -279,9 +286,7 @@ def _seed(seed: Any) -> int:
     return int(seed)
 
 
-def _with(
-    refiner: DefectRefiner, rounds: int, candidates: int, importance: int, confidence: float
-) -> DefectRefiner:
+def _with(refiner: DefectRefiner, rounds: int, candidates: int, importance: int, confidence: float) -> DefectRefiner:
     """The page's refiner with a visitor's options, bounded."""
     for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
         if value > most:

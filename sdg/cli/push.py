@@ -1,0 +1,88 @@
+"""``sdg push``: upload a detector, a LoRA, a generator, a data set, the metric or the page's Space to the Hub."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sdg.cli.shared import err, refuse
+
+
+class What(str, Enum):
+    """What can be pushed."""
+
+    detector = "detector"
+    lora = "lora"
+    generator = "generator"
+    dataset = "dataset"
+    metric = "metric"
+    space = "space"
+
+
+def push(
+    what: Annotated[What, typer.Argument(help="What it is.", show_default=False)],
+    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="Where to.", show_default=False)],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Its folder, or an embedded checkpoint's name; metric and space are assembled.", show_default=False
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, made where it does not exist; by default main.", show_default=False)
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.", show_default=False)] = None,
+    wheel: Annotated[
+        Path | None,
+        typer.Option(help="Of this library, for a Space; by default built from the sources.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, list the files, show the card; send nothing.")
+    ] = False,
+) -> None:
+    """Upload to the Hub, in one commit, what passes the checks.
+
+    Refused are pickles and weights that are no safetensors, secrets in files, files that are too large, and a card
+    (README.md) without a license or, for models, without a base model (the tag trained-from-scratch says that there is
+    none). The token is the one of `hf auth login` or HF_TOKEN. After a cut, run it again: what has arrived is not sent
+    twice. The address is printed.
+
+    Exit code: 0; 1 where the upload failed; 2 where it was refused.
+
+    \b
+    Examples:
+      sdg push detector sdg-tiny --repo me/sdg-tiny --dry-run
+      sdg push lora runs/aligned/lora --repo me/flux-aligned --private
+      sdg push space --repo me/sdg-demo
+    """
+    from sdg.publish import prepare
+    from sdg.upload import UploadError
+
+    try:
+        with prepare(what.value, repo, folder, wheel) as ready:
+            width = max(len(f"{file.size:,}") for file in ready.files)
+            for file in ready.files:
+                err.print(Text(f"{file.size:>{width},}  {file.path}"), soft_wrap=True)
+            total = sum(file.size for file in ready.files)
+            err.print(Text(f"{len(ready.files)} files, {total / 1e6:,.1f} MB, for {ready.address}"), soft_wrap=True)
+            if private and ready.kind == "space":
+                note = "The builder of a private Space cannot fetch the wheel from it: it starts once it is public."
+                err.print(Text(note, style="yellow"), soft_wrap=True)
+            if dry_run:
+                err.print(Text(f"\n{ready.card}"), soft_wrap=True)
+                err.print(Text("Nothing was sent (--dry-run)."))
+                return
+            done = ready.send(private=private or None, message=message, revision=revision)
+    except UploadError as error:
+        err.print(Text(f"Error: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(1) from None
+    except (ValueError, ImportError) as error:
+        refuse(str(error))
+    for path in done.removed:
+        err.print(Text(f"{path} of an earlier upload was taken away"), soft_wrap=True)
+    typer.echo(done.address if revision is None else f"{done.address}/tree/{revision}")

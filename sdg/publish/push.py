@@ -1,0 +1,142 @@
+"""What `sdg push` uploads: which folder is which kind, and what must be in it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import sdg
+from sdg.publish.space import Space, assemble_space
+from sdg.upload import File, Kind, Published, RefusedError, check_folder, upload
+
+What = Literal["detector", "lora", "generator", "dataset", "metric", "space"]
+
+EMBEDDED = Path(sdg.__file__).parent / "checkpoints"
+
+NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
+    "detector": (
+        ("sdg_config.json", "adapter_config.json", "preprocessor_config.json", "processor_config.json"),
+        "a processor beside config.json (or adapter_config.json)",
+    ),
+    "lora": (("adapter_config.json", "pytorch_lora_weights.safetensors"), "adapter_config.json"),
+    "generator": (("model_index.json",), "model_index.json"),
+    "dataset": (
+        ("**/*.parquet", "**/*.jsonl", "**/*.json", "**/*.csv", "**/*.arrow", "**/*.tar"),
+        "parquet or JSON lines",
+    ),
+}
+"""Which files tell what a folder holds, as patterns of which one has to match, and how to say so."""
+
+ASSEMBLED: dict[str, Space] = {"metric": "sdg_eval", "space": "demo"}
+
+
+@dataclass(frozen=True)
+class Push:
+    """An upload that has passed every check and was not sent yet.
+
+    Args:
+        what: as the command names it.
+        repo_id: ``"owner/name"``.
+        kind: what the checks took it for.
+        files: to upload.
+        card: text of ``README.md``.
+    """
+
+    what: What
+    repo_id: str
+    kind: Kind
+    files: tuple[File, ...]
+    card: str
+
+    @property
+    def address(self) -> str:
+        """Of the repository, whether it is there yet or not."""
+        return _address(self.repo_id, self.kind)
+
+    def send(
+        self,
+        *,
+        private: bool | None = None,
+        message: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> Published:
+        """Upload it in one commit: see :func:`sdg.upload.upload`."""
+        message = message or f"Upload {self.what} with sdg {sdg.__version__}"
+        return upload(
+            self.files, self.repo_id, self.kind, message=message, private=private, revision=revision, token=token
+        )
+
+
+@contextmanager
+def prepare(
+    what: What,
+    repo_id: str,
+    folder: str | os.PathLike[str] | None = None,
+    wheel: str | os.PathLike[str] | None = None,
+) -> Iterator[Push]:
+    """Check a folder, or assemble a Space, for an upload.
+
+    Args:
+        what: ``"metric"`` and ``"space"`` are assembled from this package; the others are folders.
+        repo_id: ``"owner/name"``.
+        folder: what to upload, or the name of an embedded checkpoint, such as ``"sdg-tiny"``.
+        wheel: of this library, for a Space; None builds it from the sources.
+
+    Yields:
+        the upload; what was assembled for it is gone afterwards.
+
+    Raises:
+        RefusedError: naming all that is wrong with the folder.
+        ValueError: for a name that is no ``"owner/name"``, a folder too many or too few, and a Space that cannot be
+            assembled.
+    """
+    _check_name(repo_id)
+    if what in ASSEMBLED:
+        if folder is not None:
+            raise ValueError(f"{what} is assembled from this package: name no folder ({os.fspath(folder)!r})")
+        with tempfile.TemporaryDirectory() as scratch:
+            assemble_space(ASSEMBLED[what], scratch, wheel, _address(repo_id, "space"))
+            yield _checked(what, repo_id, Path(scratch), "space")
+        return
+    if folder is None:
+        raise ValueError(f"which {what}? Name its folder")
+    path = Path(folder)
+    if not path.is_dir() and path.name == os.fspath(folder) and (EMBEDDED / path).is_dir():
+        path = EMBEDDED / path
+    if not path.is_dir():
+        names = ", ".join(sorted(p.name for p in EMBEDDED.iterdir() if p.is_dir()))
+        raise RefusedError(f"there is no folder {os.fspath(folder)!r}, nor is it an embedded checkpoint ({names})")
+    patterns, wanted = NEEDED[what]
+    if not any(any(path.glob(pattern)) for pattern in patterns):
+        raise RefusedError(f"{path} holds no {what}: {wanted} is missing")
+    adapter = what == "lora" or (what == "detector" and (path / "adapter_config.json").is_file())
+    yield _checked(what, repo_id, path, "dataset" if what == "dataset" else "adapter" if adapter else "model")
+
+
+def _checked(what: What, repo_id: str, folder: Path, kind: Kind) -> Push:
+    files = check_folder(folder, kind)
+    return Push(what, repo_id, kind, tuple(files), (folder / "README.md").read_text(encoding="utf-8"))
+
+
+def _check_name(repo_id: str) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"repo={repo_id!r}: {str(error).splitlines()[0]}") from None
+    if repo_id.count("/") != 1:
+        raise ValueError(f"repo={repo_id!r} names no owner: write owner/name")
+
+
+def _address(repo_id: str, kind: Kind) -> str:
+    from huggingface_hub import constants
+
+    where = {"dataset": "datasets/", "space": "spaces/"}.get(kind, "")
+    return f"{constants.ENDPOINT}/{where}{repo_id}"
