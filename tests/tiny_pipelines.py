@@ -31,13 +31,13 @@ WORDS = ["a", "red", "green", "blue", "car", "tree", "house", "by", "the", "unde
 WIDTH = 32
 
 
-def _vae(**config: Any) -> AutoencoderKL:
-    """Eight pixels a cell, four channels."""
+def _vae(channels: int = 4, **config: Any) -> AutoencoderKL:
+    """Eight pixels a cell."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
+        latent_channels=channels,
         norm_num_groups=4,
         sample_size=64,
         **config,
@@ -88,15 +88,18 @@ def _quiet(pipeline: Any, seed: int) -> Any:
     return pipeline
 
 
-def sd3(scheduler: Any = None, third: bool = True, seed: int = 0) -> StableDiffusion3Pipeline:
-    """Stable Diffusion 3.5 (``third=False``: without its T5, as people load it to save memory)."""
+def sd3(scheduler: Any = None, third: bool = True, seed: int = 0, channels: int = 4) -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3.5 (``third=False``: without its T5, as people load it to save memory).
+
+    To fill in masks it wants 16 channels.
+    """
     torch.manual_seed(seed)
     tokenizer, third_tokenizer = build_tokenizer(WORDS), build_third_tokenizer(WORDS)
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=4,
@@ -110,7 +113,9 @@ def sd3(scheduler: Any = None, third: bool = True, seed: int = 0) -> StableDiffu
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         scheduler=scheduler or FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False).eval(),
+        vae=_vae(
+            channels, scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False
+        ).eval(),
         text_encoder=_clip(CLIPTextModelWithProjection, tokenizer),
         tokenizer=tokenizer,
         text_encoder_2=_clip(CLIPTextModelWithProjection, tokenizer),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdg.boxes import iou
 from sdg.calibration import outside_sentence
-from sdg.defects import Defect, DefectSet
+from sdg.defects import Defect, DefectSet, DefectType
 from sdg.engines.base import EndpointError
 from sdg.engines.images import open_image
 from sdg.refine.editors import EditError, Editor, Task, usable
@@ -45,6 +45,7 @@ class Options:
     grow: float = 0.04
     min_similarity: float = 0.8
     outside: bool = False
+    types: tuple[DefectType, ...] = tuple(DefectType)
 
     def __post_init__(self) -> None:
         try:
@@ -52,6 +53,10 @@ class Options:
         except ValueError:
             names = ", ".join(feedback.value for feedback in Feedback)
             raise ValueError(f"feedback={self.feedback!r} is none of {names}") from None
+        try:
+            object.__setattr__(self, "types", tuple(map(DefectType, self.types)))
+        except ValueError:
+            raise ValueError(f"types={self.types!r} are not types of defects: artifact, misalignment") from None
         for name in ("rounds", "candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1")
@@ -68,7 +73,8 @@ class Options:
         return [
             d
             for d in found.by_importance()
-            if (100 if d.importance is None else d.importance) >= self.min_importance
+            if d.type in self.types
+            and (100 if d.importance is None else d.importance) >= self.min_importance
             and (1.0 if d.confidence is None else d.confidence) >= self.min_confidence
         ]
 
@@ -92,6 +98,7 @@ class DefectRefiner:
         min_confidence: less sure ones likewise, 0..1; a defect without a confidence counts as sure.
         grow: room round each box that may change, too, as a share of the picture's shorter side.
         min_similarity: least structural similarity (SSIM) outside the boxes of an edit that redraws the whole picture.
+        types: of the defects that are repaired; None is what the editor can (the embedded one: artifacts).
         outside: also work on pictures that lie outside the detector's world, of which its answers mean little.
 
     Raises:
@@ -115,6 +122,7 @@ class DefectRefiner:
         min_confidence: float = 0.5,
         grow: float = 0.04,
         min_similarity: float = 0.8,
+        types: Sequence[str | DefectType] | None = None,
         outside: bool = False,
     ) -> None:
         self.options = Options(
@@ -126,6 +134,7 @@ class DefectRefiner:
             grow=grow,
             min_similarity=min_similarity,
             outside=outside,
+            types=tuple(DefectType) if types is None else types,  # type: ignore[arg-type]
         )
         if isinstance(editor, str):
             from sdg.refine.loading import load_editor
@@ -135,6 +144,8 @@ class DefectRefiner:
             from sdg.detector import SDGDetector
 
             detector = SDGDetector.from_pretrained(detector)
+        if types is None:
+            self.options = replace(self.options, types=getattr(editor, "types", tuple(DefectType)))
         self.detector: Detector = detector
         self.editor: Editor = editor
 
@@ -185,7 +196,7 @@ class DefectRefiner:
             if not helped and number > 1:
                 break
         settings = {"editor": self.editor.name, "seed": seed, **vars(self.options)}
-        settings["feedback"] = self.options.feedback.value
+        settings |= {"feedback": self.options.feedback.value, "types": [t.value for t in self.options.types]}
         reason = stop or self._reason(before, found, steps)
         yield Refinement(original, text, current, before, found, tuple(steps), reason, settings)
 
@@ -287,8 +298,8 @@ class DefectRefiner:
                 return "unchanged: no defect found"
             o = self.options
             return (
-                f"unchanged: none of {len(before)} defects has importance {o.min_importance} and confidence "
-                f"{o.min_confidence:g} or more"
+                f"unchanged: none of {len(before)} defects is an {' or a '.join(o.types)} with importance "
+                f"{o.min_importance} and confidence {o.min_confidence:g} or more"
             )
         kept = sum(step.chosen is not None for step in steps)
         if not kept:

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from sdg.defects import DefectType
 from sdg.refine.editors import EditError, Task
 from sdg.refine.regions import cells, feathered, mixed
 
@@ -41,6 +42,8 @@ class TinyEditor:
     """
 
     local = True
+    types = (DefectType.ARTIFACT,)
+    """What it can repair. To turn one object into another it would have to draw well."""
 
     def __init__(
         self, pipeline: Any, name: str = "sdg-tiny-t2i", steps: int = STEPS, strengths: Sequence[float] = STRENGTHS
