@@ -1,6 +1,7 @@
 """A detector that says what a test wants to see; the caption chooses the answer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 from PIL import Image
@@ -14,9 +15,13 @@ ANSWERS = {
         {{"box_2d": [100, 100, 400, 300], "label": "artifact", "description": "the chimney melts", "importance": 30}},
         {{"box_2d": [50, 200, 900, 950], "label": "misalignment",
           "description": "the <b>house</b> is blue, not red", "importance": 92}}]</answer>""",
+    "outside": f"""<think>{THINK}</think><answer>[
+        {{"box_2d": [300, 100, 800, 600], "label": "artifact", "description": "a face of wax", "importance": 60}}]
+        </answer>""",
     "clean": "<think>Nothing is wrong.</think><answer>[]</answer>",
     "unreadable": "<think>Hmm.</think> I would rather not say <script>alert(1)</script> ${1+1} {{value}}",
 }
+OUTSIDE = {"out_of_world": {"score": 5.11, "threshold": 1.64, "outside": True, "false_alarms": 0.01}}
 
 
 class ScriptedStream:
@@ -57,7 +62,9 @@ class ScriptedDetector:
             found = parse_response(text)
         except ResponseFormatError as error:
             return DefectSet(caption=caption, parse_error=str(error), raw=text)
-        return DefectSet(found.defects, caption=caption, reasoning=found.reasoning, raw=text, info={"seconds": 0.1})
+        info = {"seconds": 0.1} | (OUTSIDE if caption == "outside" else {})
+        sure = tuple(replace(d, confidence=s) for d, s in zip(found, (0.34, 0.93), strict=False))
+        return DefectSet(sure, caption=caption, reasoning=found.reasoning, raw=text, info=info)
 
     def _text(self, caption: str | None) -> str:
         if caption == "broken":
