@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdg.defects import Defect, DefectSet, DefectType
-from sdg.draw import STYLES, _dashes, place, contact_sheet, overlay
+from sdg.draw import STYLES, _dashes, contact_sheet, overlay, place
 
 GREY = (128, 128, 128)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,9 +91,8 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.State) ->
 
     outputs = list(parts.values())
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    begun = [
-        gr.on([button.click, caption.submit], lambda: named(_begun()), None, outputs, queue=False, **hidden),
-    ]
+    triggers = [button.click, caption.submit]
+    begun = [gr.on(triggers, lambda: named(_begun()), None, outputs, queue=False, **hidden)]
     if examples:
 
         def choose(event: gr.SelectData) -> dict[Any, Any]:
@@ -101,12 +100,14 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.State) ->
             return {picture: str(example.path), caption: example.caption, **named(_begun())}
 
         begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
+        triggers.append(gallery.select)
 
     run = _runner(models, Kept(examples))
 
-    def shown(*inputs: Any) -> Iterator[dict[Any, Any]]:
-        for view in run(*inputs):
-            yield named(view)
+    def shown(picture: Any, caption: Any, chosen: Any) -> Iterator[dict[Any, Any]]:
+        with closing(run(picture, caption, chosen)) as views:
+            for view in views:
+                yield named(view)
 
     # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
     jobs = [
@@ -123,6 +124,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.State) ->
         for event in begun
     ]
     stop.click(lambda: named(_stopped()), None, outputs, queue=False, cancels=jobs, **hidden)
+    gr.on(triggers, None, cancels=jobs)  # whoever asks anew no longer waits for the answer before
     gr.api(_endpoint(models), api_name="detect", **queue_of(models))
 
 
@@ -151,7 +153,7 @@ def queue_of(models: Models) -> dict[str, Any]:
     return {"concurrency_limit": models.at_a_time, "concurrency_id": "detector"}
 
 
-def watch(detector: Detector, image: Image.Image, caption: str) -> Iterator[str | DefectSet]:
+def watch(detector: Detector, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
     """Detect while telling: the text so far, again and again, and at the end the set.
 
     Args:
@@ -218,13 +220,13 @@ def _stopped() -> View:
     return {**_nothing(), **_idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])}
 
 
-def _runner(models: Models, kept: Kept) -> Callable[..., Iterator[View]]:
-    def answer(name: str | None, image: Image.Image, caption: str) -> Iterator[str | DefectSet]:
+def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
+    def answer(name: str | None, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
         yield from watch(models.get(name), image, caption)
 
     answering = on_gpu(answer)
 
-    def run(picture: Any, caption: str | None, chosen: str | None) -> Iterator[View]:
+    def run(picture: Any, caption: str | None, chosen: str | None) -> Generator[View]:
         caption = caption or ""
         try:
             path, image = _opened(picture)

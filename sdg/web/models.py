@@ -59,7 +59,7 @@ class Models:
             OpenAI-compatible server. The owner's list: each visitor may have any of them loaded.
         anything: visitors may also type a name that is not on the list. For a page that nobody else can open: whoever
             can has this machine read folders, download models and ask addresses.
-        load: from a name, an address or None, and options to a detector, as :func:`~sdg.detector.load_detector`.
+        load: what loads, with the arguments of :func:`~sdg.detector.load_detector`, which is the default.
         keep: chosen models that stay in memory; one more while the next one loads.
 
     Raises:
@@ -72,7 +72,7 @@ class Models:
         offered: Sequence[str] = (),
         *,
         anything: bool = False,
-        load: Callable[..., Detector] = load_detector,
+        load: Callable[..., Detector] | None = None,
         keep: int = KEEP,
     ):
         self.own, self.anything = own, anything
@@ -83,7 +83,7 @@ class Models:
             if shown in self._names and self._names[shown] != name.strip():
                 raise ValueError(f"two of the models offered are called {shown}: rename one, visitors choose by that")
             self._names[shown] = name.strip()
-        self._load, self._keep = load, keep
+        self._load, self._keep = load or load_detector, keep
         self._kept: OrderedDict[str, Detector] = OrderedDict()
         self._loading, self._shelf = threading.Lock(), threading.Lock()
 
@@ -99,7 +99,8 @@ class Models:
 
     def ready(self, chosen: str | None) -> bool:
         """Whether a model is in memory."""
-        return not chosen or chosen == self.default or chosen in self._kept
+        chosen = (chosen or "").strip()
+        return chosen in ("", self.default) or chosen in self._kept
 
     def get(self, chosen: str | None = None) -> Detector:
         """The detector of that label, loaded where it is not in memory; None or blank is the page's own.

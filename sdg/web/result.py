@@ -63,7 +63,7 @@ def table(found: DefectSet, doubted: bool = False) -> str:
     rows = "".join(_row(number, defect) for number, defect in enumerate(found.by_importance(), start=1))
     return (
         f'{filters(found)}<table class="sdg-table{" doubted" * doubted}"><caption class="sdg-unseen">Defects, the most '
-        'important first. A row in focus marks its frame on the picture; Enter keeps it marked.</caption><thead><tr>'
+        "important first. A row in focus marks its frame on the picture; Enter keeps it marked.</caption><thead><tr>"
         '<th scope="col">#</th><th scope="col">Type</th><th scope="col">What is wrong</th>'
         '<th scope="col">Importance</th><th scope="col"><abbr title="x0, y0, x1, y1 on a grid of 1000 by 1000 over '
         f'the picture">Box</abbr></th></tr></thead><tbody>{rows}</tbody></table>'
