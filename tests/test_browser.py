@@ -138,7 +138,7 @@ def test_a_failure_leaves_nothing_of_the_answer_before(url, visit, picture):
     page.fill("#caption textarea", "broken")
     page.click("#run")
     expect(page.locator("[data-state=failed]")).to_be_visible()
-    for trace in (".sdg-table", "#drawn img", ".sdg-words", ".sdg-legend", "#json", "#raw", "#take"):
+    for trace in (".sdg-table", "#drawn img", ".sdg-words", ".sdg-legend", "#json", "#raw", "#take-json"):
         expect(page.locator(trace)).to_have_count(0)
 
 

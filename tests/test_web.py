@@ -3,6 +3,7 @@ import os
 import re
 import runpy
 import socket
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,7 +98,8 @@ def test_a_model_of_a_small_world_comes_with_a_notice(name, made_for, shown, not
     assert (served.notice is not None) is noticed
     if served.notice:
         assert made_for in served.notice
-        assert FULL_MODEL in served.notice
+        assert f"SDG_MODEL={FULL_MODEL}" in served.notice
+        assert f"choose `{FULL_MODEL}` above" in describe(name, made_for, offered=True).notice
 
 
 @pytest.mark.parametrize(
@@ -269,6 +271,24 @@ def test_the_page_talks_to_nobody_else(served, client):
 
 def test_only_what_is_meant_for_programs_is_offered_to_them(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect", "/evaluate"}
+
+
+def test_the_endpoints_are_tools_of_the_model_context_protocol(served):
+    pytest.importorskip("mcp", reason="gradio[mcp] is not installed")
+    with urllib.request.urlopen(f"{served[0]}gradio_api/mcp/schema") as answer:
+        tools = {tool["name"]: tool for tool in json.load(answer)}
+    assert set(tools) == {"detect", "evaluate"}
+    assert "Find the defects of a generated picture" in tools["detect"]["description"]
+    assert set(tools["detect"]["inputSchema"]["properties"]) == {"image", "caption", "model"}
+
+
+def test_a_model_is_named_by_those_that_the_page_offers(client, picture):
+    sent = handle_file(picture)
+    assert client.predict(sent, "clean", "scripted", api_name="/detect") == client.predict(
+        sent, "clean", api_name="/detect"
+    )
+    with pytest.raises(AppError, match=r"'x/y' is not offered here. The models are: scripted\."):
+        client.predict(sent, "clean", "x/y", api_name="/detect")
 
 
 @pytest.mark.parametrize("caption", ["a red house", "clean", "unreadable"])

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any, Protocol
 
 from sdg.defects import DefectSet
-from sdg.detector import load_detector
+from sdg.detector import FULL_MODEL, load_detector
 from sdg.web.gpu import placed
 from sdg.web.served import Served, describe
 
@@ -137,7 +137,7 @@ class Models:
             ValueError: as :meth:`get`.
         """
         detector = self.get(chosen)
-        return describe(detector.engine.name, detector.made_for)
+        return describe(detector.engine.name, detector.made_for, FULL_MODEL in self.labels)
 
     def _taken(self, chosen: str) -> Detector | None:
         with self._shelf:

@@ -15,7 +15,7 @@ from sdg.web.examples import Example
 from sdg.web.head import page_head
 from sdg.web.models import Detector, Models
 from sdg.web.places import bounded_queue
-from sdg.web.served import Served, describe
+from sdg.web.served import Served
 from sdg.web.theme import CSS, SCRIPT, theme
 
 KEEP_UPLOADS = (3600, 86400)
@@ -37,9 +37,8 @@ def build_page(
         >>> build_page(SDGDetector.from_pretrained()).launch(**launch_options())  # doctest: +SKIP
     """
     models = detector if isinstance(detector, Models) else Models(detector)
-    told = served or describe(models.own.engine.name, models.own.made_for)
     with gr.Blocks(title="Structured Defect Grounding", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
-        chosen = page_head(models, told)
+        chosen = page_head(models, served or models.served())
         with gr.Tabs():
             with gr.Tab("Detect", id="detect"):
                 detect_tab(models, examples, chosen)
