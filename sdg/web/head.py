@@ -29,7 +29,6 @@ def page_head(models: Models, told: Served) -> gr.State:
     with gr.Row(elem_classes="sdg-head"):
         fragment(html.header(), "header")
         with gr.Column(min_width=260, elem_classes="sdg-model"):
-            said = fragment(html.served(told.name, told.made_for), "served")
             if len(models.labels) > 1 or models.anything:
                 typed = "Or type a Hub id, a folder, or model@http://host/v1" if models.anything else None
                 picker = gr.Dropdown(
@@ -42,6 +41,7 @@ def page_head(models: Models, told: Served) -> gr.State:
                     allow_custom_value=models.anything,
                     elem_id="model",
                 )
+            said = fragment(html.served(told.name, told.made_for), "served")
     notice = fragment(html.notice(told.notice) if told.notice else "", "notice", visible=bool(told.notice))
     if len(models.labels) > 1 or models.anything:
 

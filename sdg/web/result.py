@@ -18,6 +18,8 @@ from sdg.web.html import NAMES
 LOSSLESS = 256
 """Pictures of up to this many pixels a side are sent as they are; larger ones as good JPEG."""
 
+COLUMNS = ("#", "Type", "Box", "What is wrong", "Importance")
+
 TAG = (56, 52)
 """About how wide and high a numbered tag is, in units of the grid, on a picture as the page shows it."""
 
@@ -61,12 +63,13 @@ def table(found: DefectSet, doubted: bool = False) -> str:
     if not found:
         return ""
     rows = "".join(_row(number, defect) for number, defect in enumerate(found.by_importance(), start=1))
+    heads = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in COLUMNS)
+    # The roles are said again, because a table that is laid out as cards is none to every screen reader.
     return (
-        f'{filters(found)}<table class="sdg-table{" doubted" * doubted}"><caption class="sdg-unseen">Defects, the most '
-        "important first. A row in focus marks its frame on the picture; Enter keeps it marked.</caption><thead><tr>"
-        '<th scope="col">#</th><th scope="col">Type</th><th scope="col">What is wrong</th>'
-        '<th scope="col">Importance</th><th scope="col"><abbr title="x0, y0, x1, y1 on a grid of 1000 by 1000 over '
-        f'the picture">Box</abbr></th></tr></thead><tbody>{rows}</tbody></table>'
+        f'{filters(found)}<table class="sdg-table{" doubted" * doubted}" role="table" aria-label="Defects, the most '
+        'important first. A row in focus marks its frame on the picture; Enter keeps it marked.">'
+        f'<thead class="sdg-unseen" role="rowgroup"><tr role="row">{heads}</tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table>'
         '<p class="sdg-none" hidden>The filters hide every defect: lower them to see more.</p>'
     )
 
@@ -153,8 +156,10 @@ def _row(number: int, defect: Defect) -> str:
             f'<i class="sdg-bar"><i style="width:{defect.importance}%"></i></i></span>'
         )
     return (
-        f'<tr class="{kind}" tabindex="0" {_weights(number, defect)}><td class="sdg-number"><span>{number}</span></td>'
-        f'<td class="sdg-type"><i class="sdg-swatch {kind}"></i>{NAMES[defect.type]}</td>'
-        f'<td class="sdg-reason">{reason}</td><td class="sdg-importance">{importance}</td>'
-        f'<td class="sdg-box">{", ".join(map(str, defect.box))}</td></tr>'
+        f'<tr class="{kind}" role="row" tabindex="0" {_weights(number, defect)}>'
+        f'<td class="sdg-number" role="cell"><span>{number}</span></td>'
+        f'<td class="sdg-type" role="cell"><i class="sdg-swatch {kind}"></i>{NAMES[defect.type]}</td>'
+        f'<td class="sdg-box" role="cell" title="x0, y0, x1, y1 on a grid of 1000 by 1000 over the picture">'
+        f"{', '.join(map(str, defect.box))}</td>"
+        f'<td class="sdg-reason" role="cell">{reason}</td><td class="sdg-importance" role="cell">{importance}</td></tr>'
     )
