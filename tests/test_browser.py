@@ -21,6 +21,7 @@ from sdg.web import build_page, launch_options, microworld_examples
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[1]
+expect.set_options(timeout=20_000)  # of milliseconds; a busy machine draws a page in ten seconds
 DESKTOP, PHONE = {"width": 1320, "height": 900}, {"width": 390, "height": 844}
 
 
