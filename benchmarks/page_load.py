@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from gradio_client import Client, handle_file
@@ -24,21 +26,33 @@ from sdg.detector import load_detector
 from sdg.web import build_page, launch_options, microworld_examples
 
 
-def resident() -> float:
-    """Megabytes that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def serve(model: str, pipe: Connection) -> None:
+    """The page, in a process of its own, so that its memory is not the visitors'; until it is told to end."""
+    page = build_page(load_detector(model))
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    pipe.send(url)
+    pipe.recv()
+    page.close(verbose=False)
+
+
+def resident(process: int) -> float:
+    """Megabytes that a process holds (Linux)."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def visit(url: str, path: str, caption: str) -> tuple[str, float | None]:
     """One visitor: what became of the request, and the seconds that an answer took."""
-    started = time.perf_counter()
+    started, client = time.perf_counter(), None
     try:
         client = Client(url, verbose=False)
         found = DefectSet.from_json(client.predict(handle_file(path), caption, api_name="/detect"))
     except Exception as error:
         full = "waiting already" in str(error)
         return "queue full" if full else f"error: {type(error).__name__}: {error!s:.80}", None
+    finally:
+        if client is not None:
+            client.close()  # a visitor who leaves: the page may forget the session
     return "answered" if found.parse_error is None else "answered, unreadable", time.perf_counter() - started
 
 
@@ -51,11 +65,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the figures here as JSON")
     options = parser.parse_args()
 
-    page = build_page(load_detector(options.model))
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    spawn = multiprocessing.get_context("spawn")
+    pipe, theirs = spawn.Pipe()
+    server = spawn.Process(target=serve, args=(options.model, theirs), daemon=True)
+    server.start()
+    url = pipe.recv()
     pictures = [(str(example.path), example.caption) for example in microworld_examples(8)]
     visit(url, *pictures[0])  # what is loaded with the first picture is not what a visitor costs
-    memory = [resident()]
+    memory = [resident(server.pid)]
     became: Counter[str] = Counter()
     seconds: list[float] = []
     started = time.perf_counter()
@@ -64,9 +81,10 @@ def main() -> None:
             for what, wait in pool.map(lambda n: visit(url, *pictures[n % len(pictures)]), range(options.clients)):
                 became[what] += 1
                 seconds += [] if wait is None else [wait]
-            memory.append(resident())
+            memory.append(resident(server.pid))
     took = time.perf_counter() - started
-    page.close(verbose=False)
+    pipe.send("end")
+    server.join(20)
 
     waits = sorted(seconds)
     figures = {

@@ -39,13 +39,13 @@ Parts = dict[str, Any]
 file, json, json_fold, raw, raw_fold, run and stop (the buttons)."""
 
 
-def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.State) -> None:
+def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox) -> None:
     """Build the tab inside the page that is being built.
 
     Args:
         models: what answers.
         examples: pictures with captions to try.
-        chosen: the label of the visitor's model.
+        chosen: holds the label of the visitor's model.
     """
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
@@ -226,8 +226,9 @@ def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
 
     answering = on_gpu(answer)
 
-    def run(picture: Any, caption: str | None, chosen: str | None) -> Generator[View]:
-        caption = caption or ""
+    def run(picture: Any, caption: Any, chosen: Any) -> Generator[View]:
+        caption = caption if isinstance(caption, str) else ""
+        chosen = chosen if isinstance(chosen, str) else None
         try:
             path, image = _opened(picture)
             if len(caption) > MAX_CAPTION:

@@ -15,7 +15,7 @@ from sdg.web.theme import fragment
 LOADING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "loading"}
 
 
-def page_head(models: Models, told: Served) -> gr.State:
+def page_head(models: Models, told: Served) -> gr.Textbox:
     """Build the head inside the page that is being built.
 
     Args:
@@ -23,9 +23,10 @@ def page_head(models: Models, told: Served) -> gr.State:
         told: what is said of the page's own model.
 
     Returns:
-        The label of the model that a visitor has chosen, for the tabs to pass to :meth:`Models.get`.
+        What holds the label of the model that a visitor has chosen, for the tabs to pass to :meth:`Models.get`. The
+        browser keeps it: the page forgets visitors, and would then answer with another model than the head names.
     """
-    chosen = gr.State(models.default)
+    chosen = gr.Textbox(models.default, visible=False)
     with gr.Row(elem_classes="sdg-head"):
         fragment(html.header(), "header")
         with gr.Column(min_width=260, elem_classes="sdg-model"):

@@ -21,6 +21,9 @@ from sdg.web.theme import CSS, SCRIPT, theme
 KEEP_UPLOADS = (3600, 86400)
 """Every hour, remove uploads older than a day."""
 
+SESSIONS = 128
+"""Visitors that Gradio remembers, at about 0.2 MB each: it forgets nobody who leaves, only the one longest ago."""
+
 
 def build_page(
     detector: Detector | Models, examples: Sequence[Example] = (), served: Served | None = None
@@ -63,5 +66,6 @@ def launch_options() -> dict[str, Any]:
         "ssr_mode": False,
         "share": False,
         "footer_links": ["api", "settings"],
+        "state_session_capacity": SESSIONS,
         "mcp_server": find_spec("mcp") is not None,
     }
