@@ -219,14 +219,24 @@ def _tags(
     pad = max(2, round(font.size * 0.3))
     height = sum(font.getmetrics()) + pad
     for text, style, frame in zip(words, styles, frames, strict=True):
-        tag = _place(frame, (round(font.getlength(text)) + 2 * pad, height), size, placed)
+        tag = place(frame, (round(font.getlength(text)) + 2 * pad, height), size, placed)
         placed.append(tag)
         draw.rounded_rectangle(tag, radius=pad, fill=style.line, outline=CASING, width=max(1, width // 3))
         draw.text((tag[0] + pad, tag[1] + pad // 2), text, fill=style.text, font=font)
 
 
-def _place(frame: Rectangle, tag: tuple[int, int], size: tuple[int, int], placed: Sequence[Rectangle]) -> Rectangle:
-    """Where a tag goes: by its frame, inside the picture, and clear of the tags before it where that is possible."""
+def place(frame: Rectangle, tag: tuple[int, int], size: tuple[int, int], placed: Sequence[Rectangle]) -> Rectangle:
+    """Where a tag goes: by its frame, inside the picture, and clear of the tags before it where that is possible.
+
+    Args:
+        frame: what the tag belongs to: x0, y0, x1, y1.
+        tag: its width and height.
+        size: of the picture.
+        placed: the tags before it, as this function returned them.
+
+    Returns:
+        x0, y0, x1, y1 of the tag, in the unit of the arguments.
+    """
     left, top, right, bottom = frame
     wide, high = tag
     corners = [

@@ -21,6 +21,7 @@ from sdg.web import build_page, launch_options, microworld_examples
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[1]
+expect.set_options(timeout=20_000)  # of milliseconds; a busy machine draws a page in ten seconds
 DESKTOP, PHONE = {"width": 1320, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -94,10 +95,11 @@ def test_a_picture_is_uploaded_and_its_defects_are_read(url, visit, picture):
     expect(rows.nth(0)).to_contain_text("critical")
     expect(rows.nth(1)).to_contain_text("the chimney melts")
     expect(page.locator(".sdg-reasoning.done")).to_contain_text("the chimney <melts>")
-    expect(page.locator("#legend")).to_be_visible()
+    expect(page.locator("#drawn .sdg-legend")).to_be_visible()
     drawn = page.locator("#drawn img")
     expect(drawn).to_be_visible()
-    assert drawn.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [768, 512]
+    assert drawn.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 200]
+    expect(page.locator("#drawn g[data-defect]")).to_have_count(2)
     page.locator("#json").get_by_text("JSON").click()
     expect(page.locator("#json .cm-content")).to_contain_text('"box": [50, 200, 900, 950]')
 
@@ -137,7 +139,7 @@ def test_a_failure_leaves_nothing_of_the_answer_before(url, visit, picture):
     page.fill("#caption textarea", "broken")
     page.click("#run")
     expect(page.locator("[data-state=failed]")).to_be_visible()
-    for trace in (".sdg-table", "#drawn img", ".sdg-words", "#legend", "#json"):
+    for trace in (".sdg-table", "#drawn img", ".sdg-words", ".sdg-legend", "#json", "#raw", "#take-json"):
         expect(page.locator(trace)).to_have_count(0)
 
 
@@ -160,15 +162,6 @@ def test_running_without_a_picture_says_what_is_missing(url, visit):
     page = visit(url)
     page.click("#run")
     expect(page.locator("[data-state=failed]")).to_contain_text("upload one or choose an example")
-
-
-def test_an_example_is_chosen_and_run(url, visit):
-    page = visit(url)
-    page.locator("#examples button").first.click()
-    expect(page.locator("#caption textarea")).not_to_have_value("")
-    expect(page.locator("#picture img")).to_be_visible()
-    page.click("#run")
-    expect(page.locator("[data-state=found]")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -215,8 +208,6 @@ def test_the_app_serves_the_embedded_detector(visit, tmp_path):
         page = visit(address)
         expect(page.locator("#notice")).to_contain_text("outside its world")
         page.locator("#examples button").first.click()
-        expect(page.locator("#caption textarea")).not_to_have_value("")
-        page.click("#run")
         expect(page.locator("[data-state=found], [data-state=clean]")).to_be_visible(timeout=60_000)
         expect(page.locator(".sdg-reasoning.done .sdg-words")).not_to_be_empty()
     finally:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdg.defects import Defect, DefectSet, DefectType
-from sdg.draw import STYLES, _dashes, _place, contact_sheet, overlay
+from sdg.draw import STYLES, _dashes, contact_sheet, overlay, place
 
 GREY = (128, 128, 128)
 
@@ -117,15 +117,15 @@ boxes = st.tuples(*[st.integers(0, 500)] * 4).map(
 
 @given(boxes, st.tuples(st.integers(1, 200), st.integers(1, 60)), st.lists(boxes, max_size=4))
 def test_tags_stay_inside_the_picture(frame, tag, placed):
-    x0, y0, x1, y1 = _place(frame, tag, (501, 501), placed)
+    x0, y0, x1, y1 = place(frame, tag, (501, 501), placed)
     assert 0 <= x0 < x1 <= 500
     assert 0 <= y0 < y1 <= 500
     assert (x1 - x0, y1 - y0) == tag
 
 
 def test_tags_of_one_box_do_not_cover_each_other():
-    first = _place((100, 100, 300, 300), (60, 20), (500, 500), [])
-    second = _place((100, 100, 300, 300), (60, 20), (500, 500), [first])
+    first = place((100, 100, 300, 300), (60, 20), (500, 500), [])
+    second = place((100, 100, 300, 300), (60, 20), (500, 500), [first])
     assert first[2] <= second[0] or second[2] <= first[0] or first[3] <= second[1] or second[3] <= first[1]
 
 

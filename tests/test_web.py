@@ -3,10 +3,10 @@ import os
 import re
 import runpy
 import socket
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
-import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -15,10 +15,10 @@ from scripted_detector import ANSWERS, ScriptedDetector
 
 import sdg
 from sdg.defects import Defect, DefectSet
-from sdg.web import build_page, html, launch_options, microworld_examples
+from sdg.web import build_page, html, launch_options, microworld_examples, result
 from sdg.web.detect import show, so_far, watch
 from sdg.web.served import FULL_MODEL, describe
-from sdg.web.theme import CSS, theme
+from sdg.web.theme import CSS, SCRIPT, theme
 
 ROOT = Path(sdg.__file__).parents[1]
 ONE = DefectSet((Defect((1, 2, 3, 4), "artifact", "a bent <i>wheel</i>", 55),))
@@ -46,14 +46,14 @@ def test_every_outcome_has_its_own_verdict(found, state, words):
 
 
 def test_the_table_runs_from_the_most_important_on():
-    table = html.table(DefectSet((ONE[0], Defect((5, 6, 7, 8), "misalignment", "blue", 90))))
-    assert re.findall(r"<span>(\d+)</span>", table) == ["1", "2"]
+    table = result.table(DefectSet((ONE[0], Defect((5, 6, 7, 8), "misalignment", "blue", 90))))
+    assert re.findall(r"<span>(\d)</span>", table) == ["1", "2"]
     assert re.findall(r"sdg-tier (\w+)", table) == ["critical", "moderate"]
     assert table.index("5, 6, 7, 8") < table.index("1, 2, 3, 4")
 
 
 def test_absent_values_are_said_to_be_absent():
-    table = html.table(TWO)
+    table = result.table(TWO)
     assert "not given" in table
     assert "no reason given" in table
 
@@ -61,11 +61,13 @@ def test_absent_values_are_said_to_be_absent():
 @pytest.mark.parametrize(
     "fragment",
     [
-        html.table(ONE),
+        result.table(ONE),
         html.verdict_on(UNREAD),
         html.reasoning("<b>sorry</b>", "raw"),
-        html.header("<b>", "<i>"),
+        html.served("<b>", "<i>"),
         html.notice("<b>`<i>`</b>"),
+        html.verdict("failed", "<b>", "`<i>`"),
+        result.picture(Image.new("RGB", (8, 8)), DefectSet(ONE.defects, caption='"><b><i>wheel')),
     ],
 )
 def test_words_of_models_are_escaped(fragment):
@@ -76,7 +78,7 @@ def test_words_of_models_are_escaped(fragment):
 
 @pytest.mark.parametrize("found", [ONE, TWO, UNREAD, DefectSet((), caption="é [1,\n2]", reasoning='"')])
 def test_the_json_to_copy_is_the_set(found):
-    text = html.as_json(found)
+    text = result.as_json(found)
     assert json.loads(text) == found.to_json()
     assert not found or '"box": [1, 2, 3, 4]' in text
 
@@ -96,7 +98,8 @@ def test_a_model_of_a_small_world_comes_with_a_notice(name, made_for, shown, not
     assert (served.notice is not None) is noticed
     if served.notice:
         assert made_for in served.notice
-        assert FULL_MODEL in served.notice
+        assert f"SDG_MODEL={FULL_MODEL}" in served.notice
+        assert f"choose `{FULL_MODEL}` above" in describe(name, made_for, offered=True).notice
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,10 @@ def test_a_visitor_who_leaves_stops_the_model(monkeypatch):
 
 def test_no_bare_picture_stands_for_an_answer_that_could_not_be_read():
     picture = Image.new("RGB", (64, 64))
-    assert show(picture, DefectSet())[0]["value"] is not None
-    assert show(picture, UNREAD)[0] == gr.update(value=None, visible=False)
+    assert "<img" in show(picture, DefectSet())["picture"]["value"]
+    for part in ("picture", "table", "overlay"):
+        assert show(picture, UNREAD)[part]["visible"] is False
+    assert "<img" not in show(picture, UNREAD)["picture"]["value"]
 
 
 def test_examples_are_made_outside_the_working_folder(tmp_path, monkeypatch):
@@ -165,10 +170,19 @@ def test_visitors_share_a_model_as_far_as_it_shares_itself(engine, at_a_time):
         ({"SDG_MODEL": ".", "SDG_ENDPOINT": "http://host/v1"}, (".", "http://host/v1", None), False),
         ({"SDG_ENDPOINT": "http://host/v1"}, "Set SDG_MODEL to the name", False),
         ({"SDG_MODEL": "gone"}, "SDG_MODEL=gone cannot be served: nothing there", False),
+        ({"SDG_MODELS": "sdg-tiny, ."}, ("sdg-tiny", None, None), True),
+        ({"SDG_MODELS": "owner/name"}, ("sdg-tiny", None, None), False),
+        ({"SDG_MODELS": "a/b@http://x/v1,a/b"}, "two of the models offered are called a/b", False),
+        ({"SDG_PICKER": "any"}, ("sdg-tiny", None, None), False),
+        ({"SDG_PICKER": "all"}, "SDG_PICKER=all is neither", False),
+        ({"SDG_PICKER": "any", "SPACE_ID": "me/demo"}, "for a page that only this machine opens", False),
+        ({"SDG_PICKER": "any", "GRADIO_SERVER_NAME": "0.0.0.0"}, "for a page that only this machine opens", False),
     ],
 )
 def test_the_app_serves_what_the_environment_names(monkeypatch, environment, asked, offline):
-    for name in ("SDG_MODEL", "SDG_ENDPOINT", "SDG_PROMPT", "HF_HUB_OFFLINE", "GRADIO_ANALYTICS_ENABLED"):
+    ours = ("SDG_MODEL", "SDG_ENDPOINT", "SDG_PROMPT", "SDG_MODELS", "SDG_PICKER")
+    theirs = ("HF_HUB_OFFLINE", "GRADIO_ANALYTICS_ENABLED", "SPACE_ID", "GRADIO_SERVER_NAME", "SPACES_ZERO_GPU")
+    for name in ours + theirs:
         monkeypatch.setenv(name, "")  # remembered, so that what the app sets is taken back
         monkeypatch.delenv(name)
     for name, value in environment.items():
@@ -187,13 +201,34 @@ def test_the_app_serves_what_the_environment_names(monkeypatch, environment, ask
             runpy.run_path(str(ROOT / "app.py"))
     else:
         assert "demo" in runpy.run_path(str(ROOT / "app.py"))
-        assert calls == [asked]
+        assert calls == [asked]  # what else is offered is loaded when it is chosen
     assert (os.environ.get("HF_HUB_OFFLINE") == "1") is offline
+
+
+def test_on_zerogpu_every_model_is_on_the_gpu_before_the_page_opens(monkeypatch):
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setenv("SDG_MODELS", "a/b,c/d,e/f,g@http://host/v1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    calls = []
+
+    def load(model, endpoint, prompt, **options):
+        calls.append((model, endpoint, options))
+        return ScriptedDetector()
+
+    monkeypatch.setattr("sdg.detector.load_detector", load)
+    monkeypatch.setattr("sdg.web.models.load_detector", load)
+    served = runpy.run_path(str(ROOT / "app.py"))["models"]
+    cuda = {"device_map": "cuda"}
+    assert calls == [
+        *((name, None, cuda) for name in ("sdg-tiny", "a/b", "c/d", "e/f")),
+        ("g", "http://host/v1", {}),
+    ]
+    assert all(map(served.ready, served.labels))
 
 
 def test_looks_ask_nothing_of_the_network():
     assert theme()._stylesheets == []
-    for path in CSS:
+    for path in (*CSS, SCRIPT):
         assert not re.search(r"url\(|@import|https?:", path.read_text(encoding="utf-8"))
 
 
@@ -236,6 +271,24 @@ def test_the_page_talks_to_nobody_else(served, client):
 
 def test_only_what_is_meant_for_programs_is_offered_to_them(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect", "/evaluate"}
+
+
+def test_the_endpoints_are_tools_of_the_model_context_protocol(served):
+    pytest.importorskip("mcp", reason="gradio[mcp] is not installed")
+    with urllib.request.urlopen(f"{served[0]}gradio_api/mcp/schema") as answer:
+        tools = {tool["name"]: tool for tool in json.load(answer)}
+    assert set(tools) == {"detect", "evaluate"}
+    assert "Find the defects of a generated picture" in tools["detect"]["description"]
+    assert set(tools["detect"]["inputSchema"]["properties"]) == {"image", "caption", "model"}
+
+
+def test_a_model_is_named_by_those_that_the_page_offers(client, picture):
+    sent = handle_file(picture)
+    assert client.predict(sent, "clean", "scripted", api_name="/detect") == client.predict(
+        sent, "clean", api_name="/detect"
+    )
+    with pytest.raises(AppError, match=r"'x/y' is not offered here. The models are: scripted\."):
+        client.predict(sent, "clean", "x/y", api_name="/detect")
 
 
 @pytest.mark.parametrize("caption", ["a red house", "clean", "unreadable"])

@@ -37,12 +37,19 @@ report = page.predict(handle_file("predictions.jsonl"), handle_file("references.
 print(report["results"]["predictions"]["artifact/box_f1@0.5"])
 ```
 
+Where its owner has installed `gradio[mcp]`, the page is a server of the Model Context Protocol too, at
+`/gradio_api/mcp/`, with the same endpoints as tools.
+
 ### Another model
 The page serves the checkpoint that `SDG_MODEL` names: an embedded one, a local folder, or an id on the Hugging Face
-Hub.
+Hub. `SDG_MODELS` lists further ones that visitors may choose at the top of the page, `model@http://host/v1` being one
+of an OpenAI-compatible server; programs pass `model=` to `/detect`.
 ```bash
 SDG_MODEL={full_model} make app
+SDG_MODELS="sdg-tiny,{full_model}" make app
 ```
+On a page that nobody but you can open, `SDG_PICKER=any` lets you type any other.
+
 The method is that of [Structured Defect Grounding](https://arxiv.org/abs/2606.06113).
 """
 

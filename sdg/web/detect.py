@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Protocol
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -15,8 +17,10 @@ from sdg.defects import DefectSet
 from sdg.draw import overlay
 from sdg.engines.images import ImageError, open_image
 from sdg.prompts import MAX_CAPTION
-from sdg.web import html
-from sdg.web.examples import Example
+from sdg.web import html, result
+from sdg.web.examples import Example, Kept
+from sdg.web.gpu import on_gpu
+from sdg.web.models import Detector, Models
 from sdg.web.theme import fragment
 from sdg.web.uploads import upload
 
@@ -25,44 +29,23 @@ log = logging.getLogger(__name__)
 REFRESH = 0.1
 """Seconds between two updates of the streaming text: more often only costs the browser."""
 
+IDLE = ("Ready", "Choose a picture, write the caption that it was made from, and press Find defects.")
 
-class Stream(Protocol):
-    """Pieces of text, and once they have all come the set that they make up."""
+View = dict[str, Any]
+"""New values of parts of the tab, by the part's name; parts that are not named stay as they are."""
 
-    @property
-    def result(self) -> DefectSet: ...
-    def __iter__(self) -> Iterator[str]: ...
-    def close(self) -> None: ...
-
-
-class Named(Protocol):
-    """Where the text comes from; the name is the model's."""
-
-    @property
-    def name(self) -> str: ...
+Parts = dict[str, Any]
+"""The components that show an answer, by name: verdict, picture, words, table, take (the row of downloads), overlay,
+file, json, json_fold, raw, raw_fold, run and stop (the buttons)."""
 
 
-class Detector(Protocol):
-    """What the page asks of a detector; :class:`sdg.SDGDetector` is one."""
-
-    @property
-    def engine(self) -> Named: ...
-    @property
-    def made_for(self) -> str | None: ...
-    def __call__(self, images: Any, captions: str | None = None) -> DefectSet: ...
-    def stream(self, image: Any, caption: str | None = None) -> Stream: ...
-
-
-View = tuple[Any, ...]
-"""Values of the tab's outputs: picture, legend, verdict, reasoning, table, JSON and the fold that it lies in."""
-
-
-def detect_tab(detector: Detector, examples: Sequence[Example]) -> None:
+def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox) -> None:
     """Build the tab inside the page that is being built.
 
     Args:
-        detector: what answers.
+        models: what answers.
         examples: pictures with captions to try.
+        chosen: holds the label of the visitor's model.
     """
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
@@ -85,8 +68,9 @@ def detect_tab(detector: Detector, examples: Sequence[Example]) -> None:
                 elem_id="caption",
             )
             button = gr.Button("Find defects", variant="primary", elem_id="run")
+            stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="stop")
             if examples:
-                fragment("<h3>Or choose an example</h3>", "or")
+                fragment("<h3>Or try an example</h3>", "or")
                 gallery = gr.Gallery(
                     value=[(example.path, example.caption) for example in examples],
                     show_label=False,
@@ -100,56 +84,76 @@ def detect_tab(detector: Detector, examples: Sequence[Example]) -> None:
                     elem_id="examples",
                 )
         with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
-            verdict = fragment(html.verdict("idle", *IDLE), "verdict")
-            with gr.Row(elem_classes="sdg-result"):
-                with gr.Column(scale=4, min_width=260):
-                    drawn = gr.Image(
-                        label="Defects",
-                        show_label=False,
-                        interactive=False,
-                        format="png",
-                        buttons=["download", "fullscreen"],
-                        visible=False,
-                        elem_id="drawn",
-                    )
-                    key = fragment(html.legend(), "legend", visible=False)
-                with gr.Column(scale=3, min_width=240):
-                    words = fragment("", "reasoning", visible=False)
-            table = fragment("", "defects", visible=False)
-            with gr.Accordion("JSON", open=False, visible=False, elem_id="json") as fold:
-                code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
-    outputs = [drawn, key, verdict, words, table, code, fold]
+            parts = _answer_parts() | {"run": button, "stop": stop}
 
-    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
-    gr.on(
-        [button.click, caption.submit],
-        _runner(detector),
-        [picture, caption],
-        outputs,
-        preprocess=False,
-        show_progress="hidden",
-        api_visibility="private",
-        **queue_of(detector),
-    )
+    def named(view: View) -> dict[Any, Any]:
+        return {parts[name]: value for name, value in view.items()}
+
+    outputs = list(parts.values())
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    triggers = [button.click, caption.submit]
+    begun = [gr.on(triggers, lambda: named(_begun()), None, outputs, queue=False, **hidden)]
     if examples:
 
-        def choose(event: gr.SelectData) -> tuple[str, str]:
+        def choose(event: gr.SelectData) -> dict[Any, Any]:
             example = examples[event.index]
-            return str(example.path), example.caption
+            return {picture: str(example.path), caption: example.caption, **named(_begun())}
 
-        gallery.select(choose, None, [picture, caption], api_visibility="private", show_progress="hidden")
-    gr.api(_endpoint(detector), api_name="detect", **queue_of(detector))
+        begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
+        triggers.append(gallery.select)
+
+    run = _runner(models, Kept(examples))
+
+    def shown(picture: Any, caption: Any, chosen: Any) -> Iterator[dict[Any, Any]]:
+        with closing(run(picture, caption, chosen)) as views:
+            for view in views:
+                yield named(view)
+
+    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
+    jobs = [
+        event.then(
+            shown,
+            [picture, caption, chosen],
+            outputs,
+            preprocess=False,
+            api_visibility="private",
+            show_progress="minimal",
+            show_progress_on=parts["verdict"],
+            **queue_of(models),
+        )
+        for event in begun
+    ]
+    stop.click(lambda: named(_stopped()), None, outputs, queue=False, cancels=jobs, **hidden)
+    gr.on(triggers, None, cancels=jobs)  # whoever asks anew no longer waits for the answer before
+    gr.api(_endpoint(models), api_name="detect", **queue_of(models))
 
 
-def queue_of(detector: Detector) -> dict[str, Any]:
+def _answer_parts() -> Parts:
+    parts: Parts = {"verdict": fragment(html.verdict("idle", *IDLE), "verdict")}
+    with gr.Row(elem_classes="sdg-result"):
+        with gr.Column(scale=1, min_width=260):
+            parts["picture"] = fragment("", "drawn", visible=False)
+        with gr.Column(scale=1, min_width=260):
+            parts["table"] = fragment("", "defects", visible=False)
+            parts["words"] = fragment("", "reasoning", visible=False)
+    with gr.Row(visible=False, elem_id="take") as parts["take"]:
+        parts["overlay"] = gr.DownloadButton("Download overlay", size="md", min_width=140, elem_id="take-overlay")
+        parts["file"] = gr.DownloadButton("Download JSON", size="md", min_width=140, elem_id="take-json")
+    with gr.Accordion("JSON", open=False, visible=False, elem_id="json") as parts["json_fold"]:
+        parts["json"] = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
+    with gr.Accordion("Raw answer", open=False, visible=False, elem_id="raw") as parts["raw_fold"]:
+        parts["raw"] = gr.Code(
+            language=None, show_label=False, interactive=False, wrap_lines=True, max_lines=24, lines=4
+        )
+    return parts
+
+
+def queue_of(models: Models) -> dict[str, Any]:
     """How visitors wait: the tab and the API take turns on a model; one that works on many at a time takes as many."""
-    return {"concurrency_limit": getattr(detector.engine, "concurrency", 1), "concurrency_id": "detector"}
+    return {"concurrency_limit": models.at_a_time, "concurrency_id": "detector"}
 
 
-IDLE = ("Ready", "Choose a picture, write the caption that it was made from, and press Find defects.")
-
-
-def watch(detector: Detector, image: Image.Image, caption: str) -> Iterator[str | DefectSet]:
+def watch(detector: Detector, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
     """Detect while telling: the text so far, again and again, and at the end the set.
 
     Args:
@@ -172,20 +176,23 @@ def watch(detector: Detector, image: Image.Image, caption: str) -> Iterator[str 
 
 
 def show(image: Image.Image, found: DefectSet) -> View:
-    """The tab's outputs for an answer; without a readable one the bare picture is not shown as if it were clean."""
-    if found.parse_error:
-        picture, words = gr.update(value=None, visible=False), html.reasoning(found.raw or "", "raw")
-    else:
-        picture, words = gr.update(value=overlay(image, found), visible=True), html.reasoning(found.reasoning or "")
-    return (
-        picture,
-        gr.update(visible=bool(found)),
-        html.verdict_on(found) + html.outside(found),
-        gr.update(value=words, visible=True),
-        gr.update(value=html.table(found), visible=bool(found)),
-        html.as_json(found),
-        gr.update(visible=True),
-    )
+    """The tab's view of an answer; without a readable one the bare picture is not shown as if it were clean."""
+    doubted = bool(found.info.get("out_of_world", {}).get("outside"))
+    readable = not found.parse_error
+    words = html.reasoning(found.reasoning or "") if readable else html.reasoning(found.raw or "", "raw")
+    return {
+        "verdict": html.verdict_on(found),
+        "picture": gr.update(value=result.picture(image, found, doubted) if readable else "", visible=readable),
+        "table": gr.update(value=result.table(found, doubted), visible=bool(found)),
+        "words": gr.update(value=words, visible=True),
+        "take": gr.update(visible=True),
+        "overlay": gr.update(visible=readable),
+        "json": result.as_json(found),
+        "json_fold": gr.update(visible=True),
+        "raw": found.raw or "",
+        "raw_fold": gr.update(visible=bool(found.raw)),
+        **_idle_buttons(),
+    }
 
 
 def so_far(text: str) -> str:
@@ -193,52 +200,108 @@ def so_far(text: str) -> str:
     return text.split("<answer>")[0].replace("<think>", "").replace("</think>", "").strip()
 
 
-def _runner(detector: Detector) -> Callable[..., Iterator[View]]:
-    def run(picture: Any, caption: str | None) -> Iterator[View]:
-        hide = gr.update(visible=False)
+def _nothing() -> View:
+    """Every part of an answer out of sight, what it held included."""
+    empty = {name: gr.update(value="", visible=False) for name in ("picture", "table", "words")}
+    hide = {name: gr.update(visible=False) for name in ("take", "json_fold", "raw_fold")}
+    return empty | hide | {"json": "", "raw": "", "overlay": None, "file": None}
+
+
+def _idle_buttons() -> View:
+    return {"run": gr.update(visible=True), "stop": gr.update(visible=False)}
+
+
+def _begun() -> View:
+    waiting = html.verdict("busy", "Waiting", "The model answers one visitor after the other; your turn comes.")
+    return {**_nothing(), "verdict": waiting, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
+
+
+def _stopped() -> View:
+    return {**_nothing(), **_idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])}
+
+
+def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
+    def answer(name: str | None, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
+        yield from watch(models.get(name), image, caption)
+
+    answering = on_gpu(answer)
+
+    def run(picture: Any, caption: Any, chosen: Any) -> Generator[View]:
+        caption = caption if isinstance(caption, str) else ""
+        chosen = chosen if isinstance(chosen, str) else None
         try:
-            image = _opened(picture)
-            if len(caption or "") > MAX_CAPTION:
+            path, image = opened(picture)
+            if len(caption) > MAX_CAPTION:
                 gr.Warning(f"The caption is long: only its first {MAX_CAPTION} characters are given to the model.")
-            waiting = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
-            plain = gr.update(value=overlay(image, DefectSet()), visible=True)
-            thinking = gr.update(value=html.reasoning("", "writing"), visible=True)
-            yield plain, hide, waiting, thinking, hide, "", hide
-            for step in watch(detector, image, caption or ""):
-                if isinstance(step, DefectSet):
-                    yield show(image, step)
-                else:
-                    yield gr.skip(), gr.skip(), gr.skip(), html.reasoning(so_far(step), "writing"), hide, "", hide
+            known = kept.find(chosen, path, caption)
+            if known is not None:
+                yield from _told(image, known)
+                return
+            if not models.ready(chosen):
+                yield {"verdict": html.verdict("busy", "Loading the model", f"{chosen} comes into memory.")}
+                models.get(chosen)
+            yield {
+                "verdict": html.verdict("busy", "Looking", "The model reads the caption, then the picture."),
+                "picture": gr.update(value=result.picture(image, DefectSet()), visible=True),
+                "words": gr.update(value=html.reasoning("", "writing"), visible=True),
+            }
+            with closing(answering(chosen, image, caption)) as steps:
+                for step in steps:
+                    if isinstance(step, DefectSet):
+                        kept.keep(chosen, path, caption, step)
+                        yield from _told(image, step)
+                    else:
+                        yield {"words": html.reasoning(so_far(step), "writing")}
         except Exception as error:
-            message = _sentence(error)
-            yield hide, hide, html.verdict("failed", "This did not work", message), hide, hide, "", hide
+            message = sentence(error)
+            failed = html.verdict("failed", "This did not work", message)
+            yield {**_nothing(), **_idle_buttons(), "verdict": failed}
             raise gr.Error(message, title="This did not work", print_exception=False) from error
 
     return run
 
 
-def _endpoint(detector: Detector) -> Callable[..., dict[str, Any]]:
-    def detect(image: gr.FileData, caption: str = "") -> dict[str, Any]:
-        """Find the defects of a generated picture.
+def _told(image: Image.Image, found: DefectSet) -> Iterator[View]:
+    """The view of an answer with its files to download."""
+    view = show(image, found)
+    with TemporaryDirectory(prefix="sdg-answer-") as folder:  # the page has its own copies when it comes back here
+        data, drawn = Path(folder, "defects.json"), Path(folder, "overlay.png")
+        data.write_text(result.as_json(found) + "\n", encoding="utf-8")
+        view["file"] = str(data)
+        if not found.parse_error:
+            overlay(image, found).save(drawn)
+            view["overlay"] = gr.update(value=str(drawn), visible=True)
+        yield view
+
+
+def _endpoint(models: Models) -> Callable[..., dict[str, Any]]:
+    def answer(name: str | None, image: Image.Image, caption: str) -> DefectSet:
+        return models.get(name)(image, caption)
+
+    answering = on_gpu(answer)
+
+    def detect(image: gr.FileData, caption: str = "", model: str = "") -> dict[str, Any]:
+        """Find the defects of a generated picture: where it fails, what is wrong, why, and how much it matters.
 
         Args:
             image: the picture, as a file.
             caption: the prompt that the picture was made from; empty looks for artifacts only.
+            model: one of the models that the page offers, by its name there; empty is the page's own.
 
         Returns:
             defects (box on a 0..1000 grid as x0, y0, x1, y1, type, reason, importance 1..100, tier), caption,
             reasoning, parse_error (None, or why the model's answer could not be read), raw, info.
         """
         try:
-            return detector(_opened(image), caption or "").to_json()
+            return answering(model, opened(image)[1], caption or "").to_json()
         except Exception as error:
-            raise gr.Error(_sentence(error), print_exception=False) from error
+            raise gr.Error(sentence(error), print_exception=False) from error
 
     return detect
 
 
-def _opened(picture: Any) -> Image.Image:
-    """The uploaded file as an RGB picture.
+def opened(picture: Any) -> tuple[Path, Image.Image]:
+    """The uploaded file, and what it holds as an RGB picture.
 
     Raises:
         ValueError: where nothing was uploaded, where the path is not that of an upload, or where it is no picture.
@@ -247,12 +310,12 @@ def _opened(picture: Any) -> Image.Image:
         raise ValueError("There is no picture yet: upload one or choose an example.")
     path = upload(picture, "The picture").path
     try:
-        return open_image(path)
+        return path, open_image(path)
     except ImageError as error:
         raise ImageError(str(error).replace(str(path), path.name)) from error
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """What a visitor is told: our own refusals as they are; anything else by its kind, with the details in the log."""
     if isinstance(error, ValueError):
         return str(error)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from sdg.defects import DefectSet
 from sdg.microworld import generate
 from sdg.records import Record
 
@@ -42,3 +45,33 @@ def microworld_examples(n: int = 6, seed: int = 0) -> list[Example]:
         record.image.save(path)
         examples.append(Example(path, record.caption))
     return examples
+
+
+class Kept:
+    """Answers on examples, kept once they were given: a model says the same of the same picture every time.
+
+    Args:
+        examples: whose answers are kept; those on other pictures are not.
+    """
+
+    def __init__(self, examples: Sequence[Example]):
+        self._examples = {(example.caption, _digest(example.path)) for example in examples}
+        self._captions = {example.caption for example in examples}
+        self._answers: dict[tuple[str, str, str], DefectSet] = {}
+
+    def find(self, model: str | None, path: Path, caption: str) -> DefectSet | None:
+        """The answer of that model on that file with that caption, or None."""
+        if caption not in self._captions:
+            return None
+        return self._answers.get((model or "", caption, _digest(path)))
+
+    def keep(self, model: str | None, path: Path, caption: str, found: DefectSet) -> None:
+        """Keep an answer, where it is one on an example and could be read."""
+        if caption not in self._captions or found.parse_error:
+            return
+        if (caption, digest := _digest(path)) in self._examples:
+            self._answers[model or "", caption, digest] = found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

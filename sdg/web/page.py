@@ -3,59 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
 
-from sdg.web import html
+from sdg.refine import Editor
 from sdg.web.about import about_tab
-from sdg.web.detect import Detector, detect_tab
+from sdg.web.detect import detect_tab
 from sdg.web.evaluate import evaluate_tab
 from sdg.web.examples import Example
-from sdg.web.served import Served, describe
-from sdg.web.theme import CSS, fragment, theme
-
-WAITING = 32
-"""Visitors that may wait for the model; the next one is told to come back."""
+from sdg.web.head import page_head
+from sdg.web.models import Detector, Models
+from sdg.web.places import bounded_queue
+from sdg.web.refine import refine_tab
+from sdg.web.served import Served
+from sdg.web.theme import CSS, SCRIPT, theme
 
 KEEP_UPLOADS = (3600, 86400)
 """Every hour, remove uploads older than a day."""
 
+SESSIONS = 128
+"""Visitors that Gradio remembers, at about 0.2 MB each: it forgets nobody who leaves, only the one longest ago."""
 
-def build_page(detector: Detector, examples: Sequence[Example] = (), served: Served | None = None) -> gr.Blocks:
+
+def build_page(
+    detector: Detector | Models,
+    examples: Sequence[Example] = (),
+    served: Served | None = None,
+    editor: Editor | None = None,
+) -> gr.Blocks:
     """The page as Gradio blocks, not launched.
 
     Args:
-        detector: what answers; anything with ``detector(image, caption)`` and ``detector.stream(image, caption)``.
+        detector: what answers; anything with ``detector(image, caption)`` and ``detector.stream(image, caption)``, or
+            :class:`Models` that visitors choose from.
         examples: pictures with captions to choose from.
-        served: what the head says about the model; by default what the detector knows of itself.
+        editor: what repairs pictures in the Refine tab; None where the page has nothing to edit with.
+        served: what the head says about the page's own model; by default what the detector knows of itself.
 
     Example:
         >>> build_page(SDGDetector.from_pretrained()).launch(**launch_options())  # doctest: +SKIP
     """
-    told = served or describe(detector.engine.name, detector.made_for)
+    models = detector if isinstance(detector, Models) else Models(detector)
     with gr.Blocks(title="Structured Defect Grounding", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as page:
-        fragment(html.header(told.name, told.made_for), "header")
-        if told.notice:
-            fragment(html.notice(told.notice), "notice")
+        chosen = page_head(models, served or models.served())
         with gr.Tabs():
             with gr.Tab("Detect", id="detect"):
-                detect_tab(detector, examples)
+                detect_tab(models, examples, chosen)
+            with gr.Tab("Refine", id="refine"):
+                refine_tab(models, editor, examples, chosen)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab()
             with gr.Tab("About", id="about"):
                 about_tab()
-    page.queue(max_size=WAITING)
+    bounded_queue(page)
     return page
 
 
 def launch_options() -> dict[str, Any]:
-    """Keyword arguments for ``Blocks.launch``: looks, bounded uploads, and nothing that asks the network."""
+    """Keyword arguments for ``Blocks.launch``: looks, bounded uploads, and nothing that asks the network.
+
+    The endpoints are tools of the Model Context Protocol too, where its package is installed (``gradio[mcp]``).
+    """
     return {
         "theme": theme(),
         "css_paths": list(CSS),
+        "head": f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         "max_file_size": "30mb",
         "ssr_mode": False,
         "share": False,
         "footer_links": ["api", "settings"],
+        "state_session_capacity": SESSIONS,
+        "mcp_server": find_spec("mcp") is not None,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -12,10 +11,11 @@ from PIL import Image
 
 from sdg.defects import DefectSet
 from sdg.draw import overlay
-from sdg.refine import DefectRefiner, Refinement, Step, load
-from sdg.web import html
-from sdg.web.detect import opened, sentence
+from sdg.refine import DefectRefiner, Editor, Refinement, Step, load
+from sdg.web import html, result
+from sdg.web.detect import opened, queue_of, sentence
 from sdg.web.examples import Example
+from sdg.web.models import Models
 from sdg.web.refine_html import steps_of, told
 from sdg.web.theme import fragment
 
@@ -35,15 +35,16 @@ View = tuple[Any, ...]
 """Values of the tab's outputs: verdict, slider, choice of step, list of steps, result, seed, JSON and its fold, row."""
 
 
-def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue: dict[str, Any]) -> None:
+def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox) -> None:
     """Build the tab inside the page that is being built.
 
     Args:
-        refiner: what repairs; None where the page has no editor, which it then says.
+        models: what finds the defects.
+        editor: what repairs them; None where the page has none, which it then says.
         examples: pictures with captions to try.
-        queue: how visitors wait, as keyword arguments of an event.
+        chosen: holds the label of the visitor's model.
     """
-    if refiner is None:
+    if editor is None:
         fragment(html.notice(NO_EDITOR), "no-editor")
         return
     with gr.Row(elem_classes="sdg-columns"):
@@ -124,14 +125,15 @@ def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue
             with gr.Accordion("JSON", open=False, visible=False, elem_id="refine-json") as fold:
                 code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
     held = gr.State(None, time_to_live=3600)
-    result = gr.State(None, time_to_live=3600)
-    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, result]
+    mended = gr.State(None, time_to_live=3600)
+    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, mended]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
-    inputs = [picture, caption, rounds, candidates, importance, confidence, seed]
+    inputs = [picture, caption, rounds, candidates, importance, confidence, seed, chosen]
+    queue = queue_of(models)
     running = gr.on(
-        [button.click, caption.submit], _runner(refiner), inputs, outputs, preprocess=False, **private, **queue
+        [button.click, caption.submit], _runner(models, editor), inputs, outputs, preprocess=False, **private, **queue
     )
     gr.on([button.click, caption.submit], lambda: gr.update(visible=True), None, cancel, queue=False, **private)
     running.then(lambda: gr.update(visible=False), None, cancel, queue=False, **private)
@@ -144,7 +146,7 @@ def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue
         **private,
     )
     which.change(_shown, [held, which], slider, queue=False, **private)
-    again.click(lambda path: path, result, picture, queue=False, **private)
+    again.click(lambda path: path, mended, picture, queue=False, **private)
     if examples:
 
         def choose(event: gr.SelectData) -> tuple[str, str]:
@@ -152,7 +154,7 @@ def refine_tab(refiner: DefectRefiner | None, examples: Sequence[Example], queue
             return str(example.path), example.caption
 
         gallery.select(choose, None, [picture, caption], **private)
-    gr.api(_endpoint(refiner), api_name="refine", **queue)
+    gr.api(_endpoint(models, editor), api_name="refine", **queue)
 
 
 def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[Image.Image, Image.Image]:
@@ -170,14 +172,21 @@ def _shown(refinement: Refinement | None, index: int) -> Any:
     return compare(step.before, step.after, DefectSet(step.defects))
 
 
-def _runner(refiner: DefectRefiner) -> Callable[..., Iterator[View]]:
+def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
     def run(
-        picture: Any, caption: str | None, rounds: int, candidates: int, importance: int, confidence: float, seed: int
+        picture: Any,
+        caption: str | None,
+        rounds: int,
+        candidates: int,
+        importance: int,
+        confidence: float,
+        seed: int,
+        chosen: str | None,
     ) -> Iterator[View]:
         hide, skip = gr.update(visible=False), gr.skip()
         try:
-            image = opened(picture)
-            mender = _with(refiner, rounds, candidates, importance, confidence)
+            _, image = opened(picture)
+            mender = _refiner(models.get(chosen), editor, rounds, candidates, importance, confidence)
             looking = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
             start = gr.update(value=compare(image, image, DefectSet()))
             yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None
@@ -218,7 +227,7 @@ def _done(refinement: Refinement) -> View:
         gr.update(choices=names, value=-1, visible=several),
         steps_of(refinement.steps),
         gr.update(value=path, visible=True),
-        html.indented(refinement.to_json()),
+        result.as_json(refinement.to_json()),
         gr.update(visible=True),
         refinement,
         path,
@@ -238,7 +247,7 @@ def _verdict(refinement: Refinement) -> str:
     return html.verdict("unread" if not refinement.steps else "found", "Left as it was", reason)
 
 
-def _endpoint(refiner: DefectRefiner) -> Callable[..., Any]:
+def _endpoint(models: Models, editor: Editor) -> Callable[..., Any]:
     def refine(
         image: gr.FileData,
         caption: str = "",
@@ -247,6 +256,7 @@ def _endpoint(refiner: DefectRefiner) -> Callable[..., Any]:
         min_importance: int = 1,
         min_confidence: float = 0.5,
         seed: int = 0,
+        model: str = "",
     ) -> tuple[gr.FileData, dict[str, Any]]:
         """Repair the defects of a generated picture and leave everything else as it is.
 
@@ -258,13 +268,14 @@ def _endpoint(refiner: DefectRefiner) -> Callable[..., Any]:
             min_importance: less important defects are left alone, 1..100.
             min_confidence: less sure ones likewise, 0..1.
             seed: of the candidates; the same one gives the same picture.
+            model: one of the models that the page offers, by its name there; empty is the page's own.
 
         Returns:
             the picture as a PNG file, and what was done: changed, reason, load and defects before and after, steps.
         """
         try:
-            mender = _with(refiner, rounds, candidates, min_importance, min_confidence)
-            refinement = mender(opened(image), caption, seed=_seed(seed))
+            mender = _refiner(models.get(model), editor, rounds, candidates, min_importance, min_confidence)
+            refinement = mender(opened(image)[1], caption, seed=_seed(seed))
             return gr.FileData(path=saved_picture(refinement.image)), refinement.to_json()
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
@@ -286,15 +297,18 @@ def _seed(seed: Any) -> int:
     return int(seed)
 
 
-def _with(refiner: DefectRefiner, rounds: int, candidates: int, importance: int, confidence: float) -> DefectRefiner:
-    """The page's refiner with a visitor's options, bounded."""
+def _refiner(
+    detector: Any, editor: Editor, rounds: int, candidates: int, importance: int, confidence: float
+) -> DefectRefiner:
+    """A refiner with a visitor's options, bounded."""
     for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
         if value > most:
             raise ValueError(f"{name}={value!r} is above {most}, the most that this page takes")
-    options = asdict(refiner.options) | {
-        "rounds": int(rounds),
-        "candidates": int(candidates),
-        "min_importance": int(importance),
-        "min_confidence": float(confidence),
-    }
-    return DefectRefiner(refiner.detector, refiner.editor, **options)
+    return DefectRefiner(
+        detector,
+        editor,
+        rounds=int(rounds),
+        candidates=int(candidates),
+        min_importance=int(importance),
+        min_confidence=float(confidence),
+    )

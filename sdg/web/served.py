@@ -10,6 +10,8 @@ from sdg.detector import FULL_MODEL
 WORLDS = {"microworld": "the microworld, little synthetic pictures like the examples"}
 """How a visitor is told of a world that checkpoints name in a word."""
 
+SIZE = " (4 billion parameters: a download once, and a GPU to be quick)"
+
 
 @dataclass(frozen=True)
 class Served:
@@ -26,21 +28,22 @@ class Served:
     notice: str | None = None
 
 
-def describe(name: str, made_for: str | None = None) -> Served:
+def describe(name: str, made_for: str | None = None, offered: bool = False) -> Served:
     """What the page says of a checkpoint.
 
     Args:
         name: an embedded one's name, a local folder or a Hub id.
         made_for: the world that it was trained on, in words; None for pictures of any kind.
+        offered: visitors may choose :data:`~sdg.detector.FULL_MODEL` on this page.
     """
     shown = PurePath(name).name if PurePath(name).is_absolute() else name
     if made_for is None:
         return Served(shown, "Made for pictures from text-to-image generators.")
     world = WORLDS.get(made_for, made_for)
+    way_out = f"choose `{FULL_MODEL}` above." if offered else f"start the page with `SDG_MODEL={FULL_MODEL}`{SIZE}."
     return Served(
         shown,
         f"Made for {world}.",
         f"This page serves a small model that knows only {world}. Photographs and pictures from real generators lie "
-        "outside its world, and what it says about them means nothing. For those, start the page with "
-        f"`SDG_MODEL={FULL_MODEL}` (4 billion parameters: a download once, and a GPU to be quick).",
+        f"outside its world, and what it says about them means nothing. For those, {way_out}",
     )

@@ -1,0 +1,50 @@
+"""How many may wait, and how many places of the queue one visitor may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+WAITING = 64
+"""Requests that may wait; the next one is told to come back."""
+
+PLACES = 4
+"""Requests of one visitor that may wait."""
+
+
+def bounded_queue(page: gr.Blocks, waiting: int = WAITING, places: int = PLACES) -> None:
+    """Bound the page's queue, as a whole and for every visitor.
+
+    Gradio bounds the whole only, so that a visitor's program could fill it: what a visitor holds is counted here. A
+    visitor is a session, which a browser's tab and a client have one of; requests without one are told apart by their
+    address.
+
+    Args:
+        page: whose queue.
+        waiting: requests of all visitors that may wait.
+        places: requests of one visitor that may wait.
+    """
+    page.queue(max_size=waiting)
+    queue = page._queue
+    push = queue.push
+
+    async def bounded(body: Any, request: Any, username: Any) -> Any:
+        def same(event: Any) -> bool:
+            if body.session_hash is not None:
+                return bool(event.session_hash == body.session_hash)
+            return event.session_hash == event._id and _address(event.request) == _address(request)
+
+        line = [event for of_one in queue.event_queue_per_concurrency_id.values() for event in of_one.queue]
+        if len(line) >= waiting:
+            return False, f"{waiting} requests are waiting already: please try again in a minute.", "queue_full"
+        if sum(map(same, line)) >= places:
+            return False, f"{places} of your requests are waiting already: wait for one of them first.", "queue_full"
+        return await push(body=body, request=request, username=username)
+
+    queue.push = bounded  # type: ignore[method-assign]
+
+
+def _address(request: Any) -> str | None:
+    client = getattr(request, "client", None)
+    return client.host if client else None
