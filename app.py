@@ -2,6 +2,8 @@
 
 SDG_ENDPOINT, the address of an OpenAI-compatible API, serves SDG_MODEL of that server instead (its key is in
 SDG_API_KEY); SDG_PROMPT is the instruction where it is not the checkpoint's own, such as `zero-shot`.
+SDG_EDITOR is what repairs pictures (the embedded generator for the embedded checkpoint, else none): folder or Hub id of
+a diffusers pipeline, or with SDG_EDITOR_ENDPOINT the model of an OpenAI-compatible images API.
 SDG_MODELS="sdg-tiny,owner/name,model@http://host/v1" are further models that visitors may choose; SDG_PICKER=any lets
 them type any other, on a page that this machine alone can open.
 """
@@ -19,9 +21,13 @@ ENDPOINT = os.environ.get("SDG_ENDPOINT") or None
 PROMPT = os.environ.get("SDG_PROMPT") or None
 MODEL = os.environ.get("SDG_MODEL") or "sdg-tiny"
 OFFERED = [name.strip() for name in os.environ.get("SDG_MODELS", "").split(",") if name.strip()]
+EDITOR_ENDPOINT = os.environ.get("SDG_EDITOR_ENDPOINT") or None
+EDITOR = os.environ.get("SDG_EDITOR") or ("sdg-tiny-t2i" if MODEL == "sdg-tiny" and not ENDPOINT else None)
 PICKER = os.environ.get("SDG_PICKER") or "list"
 if ENDPOINT and not os.environ.get("SDG_MODEL"):
     sys.exit(f"SDG_ENDPOINT={ENDPOINT} serves which model? Set SDG_MODEL to the name that the server has for it")
+if EDITOR_ENDPOINT and not EDITOR:
+    sys.exit(f"SDG_EDITOR_ENDPOINT={EDITOR_ENDPOINT} edits with which model? Set SDG_EDITOR to its name there")
 if PICKER not in ("list", "any"):
     sys.exit(f"SDG_PICKER={PICKER} is neither list (the models of SDG_MODELS) nor any")
 SERVER = os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
@@ -33,10 +39,13 @@ if PICKER == "any" and (os.environ.get("SPACE_ID") or SERVER not in ("127.0.0.1"
 
 # Both libraries read these when they are imported. Models that are here already need nothing from the network.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-if PICKER == "list" and not ENDPOINT and all(name == "sdg-tiny" or os.path.isdir(name) for name in [MODEL, *OFFERED]):
+NAMES = [MODEL, *OFFERED, *([EDITOR] if EDITOR else [])]
+HERE = all(name in ("sdg-tiny", "sdg-tiny-t2i") or os.path.isdir(name) for name in NAMES)
+if PICKER == "list" and HERE and not ENDPOINT and not EDITOR_ENDPOINT:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from sdg.detector import load_detector  # noqa: E402
+from sdg.refine.loading import load_editor  # noqa: E402
 from sdg.web import Models, build_page, launch_options, microworld_examples  # noqa: E402
 from sdg.web.gpu import placed  # noqa: E402
 
@@ -48,7 +57,12 @@ try:
 except (OSError, ValueError, ImportError) as error:
     sys.exit(f"SDG_MODEL={MODEL} cannot be served: {error}")
 
-demo = build_page(models, microworld_examples())
+try:
+    editor = load_editor(EDITOR, EDITOR_ENDPOINT) if EDITOR else None
+except (OSError, ValueError, ImportError) as error:
+    sys.exit(f"SDG_EDITOR={EDITOR} cannot edit: {error}")
+
+demo = build_page(models, microworld_examples(), editor=editor)
 
 if __name__ == "__main__":
     demo.launch(**launch_options())

@@ -32,7 +32,8 @@ NO_EDITOR = (
 )
 
 View = tuple[Any, ...]
-"""Values of the tab's outputs: verdict, slider, choice of step, list of steps, result, seed, JSON and its fold, row."""
+"""Values of the tab's outputs: verdict, row of the answer, slider, choice of a step, list of steps, file to download, JSON
+and its fold, the refinement, the file of its picture, the button that stops."""
 
 
 def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox) -> None:
@@ -126,7 +127,7 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
                 code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
     held = gr.State(None, time_to_live=3600)
     mended = gr.State(None, time_to_live=3600)
-    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, mended]
+    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, mended, cancel]
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
@@ -135,8 +136,6 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     running = gr.on(
         [button.click, caption.submit], _runner(models, editor), inputs, outputs, preprocess=False, **private, **queue
     )
-    gr.on([button.click, caption.submit], lambda: gr.update(visible=True), None, cancel, queue=False, **private)
-    running.then(lambda: gr.update(visible=False), None, cancel, queue=False, **private)
     cancel.click(
         lambda: (html.verdict("idle", "Stopped", "The picture is as it was."), gr.update(visible=False)),
         None,
@@ -189,7 +188,7 @@ def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
             mender = _refiner(models.get(chosen), editor, rounds, candidates, importance, confidence)
             looking = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
             start = gr.update(value=compare(image, image, DefectSet()))
-            yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None
+            yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None, gr.update(visible=True)
             before, done = DefectSet(), list[Step]()
             for part in mender.iter(image, caption or "", seed=_seed(seed)):
                 if isinstance(part, Refinement):
@@ -197,15 +196,15 @@ def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
                 elif isinstance(part, Step):
                     done.append(part)
                     halves = compare(image, part.after, before)
-                    yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip
+                    yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip, skip
                 else:
                     before = part
                     busy = html.verdict("busy", "Repairing", told(before))
-                    yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip
+                    yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip, skip
         except Exception as error:
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
-            yield failed, hide, skip, hide, "", hide, "", hide, None, None
+            yield failed, hide, skip, hide, "", hide, "", hide, None, None, hide
             raise gr.Error(message, title="This did not work", print_exception=False) from error
 
     return run
@@ -231,6 +230,7 @@ def _done(refinement: Refinement) -> View:
         gr.update(visible=True),
         refinement,
         path,
+        gr.update(visible=False),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-CSS = tuple(Path(__file__).with_name(name) for name in ("page.css", "evaluate.css"))
+CSS = tuple(Path(__file__).with_name(name) for name in ("page.css", "refine.css", "evaluate.css"))
 SCRIPT = Path(__file__).with_name("page.js")
 
 
