@@ -1,5 +1,7 @@
 """An eye and a hand for tests of refinement: the eye sees red in two places, the hand does what a test says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 from PIL import Image
 
@@ -18,15 +20,16 @@ def picture(*red, size=(100, 100)):
 
 
 class Eye:
-    """Sees red in either box."""
+    """Sees red in either box; of one picture, or of a list."""
 
     made_for = None
+    engine = SimpleNamespace(name="eye")
 
     def __init__(self, importance=50, confidence=None, info=None):
         self.importance, self.confidence, self.info = importance, confidence, info or {}
 
     def __call__(self, images, captions=None, *, batch_size=8):
-        return [self.one(image) for image in images]
+        return [self.one(image) for image in images] if isinstance(images, list) else self.one(images)
 
     def one(self, image):
         pixels = np.asarray(image).astype(int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from sdg.defects import DefectSet
 from sdg.draw import overlay
 from sdg.refine import DefectRefiner, Editor, Refinement, Step, load
 from sdg.web import html, result
+from sdg.web.background import in_background
 from sdg.web.detect import opened, queue_of, sentence
 from sdg.web.examples import Example
 from sdg.web.models import Models
@@ -22,6 +24,8 @@ from sdg.web.theme import fragment
 log = logging.getLogger(__name__)
 
 MAX_CANDIDATES, MAX_ROUNDS = 8, 4
+PARTS = 11
+"""How many values a view has."""
 SHOWN_SIDE = 512
 """Pictures are shown at least this large."""
 
@@ -32,8 +36,8 @@ NO_EDITOR = (
 )
 
 View = tuple[Any, ...]
-"""Values of the tab's outputs: verdict, row of the answer, slider, choice of a step, list of steps, file to download, JSON
-and its fold, the refinement, the file of its picture, the button that stops."""
+"""Values of the tab's outputs: verdict, row of the answer, slider, choice of a step, list of steps, file to download,
+JSON and its fold, the refinement, the file of its picture, the button that stops."""
 
 
 def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox) -> None:
@@ -133,17 +137,14 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
     inputs = [picture, caption, rounds, candidates, importance, confidence, seed, chosen]
     queue = queue_of(models)
-    running = gr.on(
-        [button.click, caption.submit], _runner(models, editor), inputs, outputs, preprocess=False, **private, **queue
-    )
-    cancel.click(
-        lambda: (html.verdict("idle", "Stopped", "The picture is as it was."), gr.update(visible=False)),
-        None,
-        [verdict, cancel],
-        cancels=[running],
-        queue=False,
-        **private,
-    )
+    hide, triggers = gr.update(visible=False), [button.click, caption.submit]
+    waiting = html.verdict("busy", "Waiting", "One picture is repaired after the other; your turn comes.")
+    stopped = html.verdict("idle", "Stopped", IDLE[1])
+    seen = [verdict, row, cancel, fold]
+    begun = gr.on(triggers, lambda: (waiting, hide, gr.update(visible=True), hide), None, seen, queue=False, **private)
+    running = begun.then(_runner(models, editor), inputs, outputs, preprocess=False, **private, **queue)
+    cancel.click(lambda: (stopped, hide, hide, hide), None, seen, cancels=[running], queue=False, **private)
+    gr.on(triggers, None, cancels=[running])  # whoever asks anew no longer waits for the answer before
     which.change(_shown, [held, which], slider, queue=False, **private)
     again.click(lambda path: path, mended, picture, queue=False, **private)
     if examples:
@@ -172,6 +173,8 @@ def _shown(refinement: Refinement | None, index: int) -> Any:
 
 
 def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
+    turn = threading.Lock()
+
     def run(
         picture: Any,
         caption: str | None,
@@ -190,8 +193,10 @@ def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
             start = gr.update(value=compare(image, image, DefectSet()))
             yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None, gr.update(visible=True)
             before, done = DefectSet(), list[Step]()
-            for part in mender.iter(image, caption or "", seed=_seed(seed)):
-                if isinstance(part, Refinement):
+            for part in in_background(mender.iter(image, caption or "", seed=_seed(seed)), turn):
+                if part is None:
+                    yield (skip,) * PARTS
+                elif isinstance(part, Refinement):
                     yield _done(part)
                 elif isinstance(part, Step):
                     done.append(part)

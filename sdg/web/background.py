@@ -1,0 +1,59 @@
+"""Long steps in a thread, so that a visitor who stops or leaves is let go at once and not when the step ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 0.2
+"""Seconds between two signs of life. Gradio can end a generator only where it yields, and loses the next request of a
+visitor who asks anew while it waits for that."""
+
+
+def in_background(steps: Iterator[T], turn: threading.Lock) -> Generator[T | None]:
+    """What an iterator yields, from a thread; None whenever there is nothing new for a while.
+
+    Closing it ends the thread at the iterator's next step. Until then ``turn`` is held, so that nobody else uses the
+    model.
+
+    Args:
+        steps: the work.
+        turn: held while there is work.
+
+    Raises:
+        Exception: what the iterator raises.
+    """
+    news: SimpleQueue[tuple[str, T | Exception | None]] = SimpleQueue()
+    left = threading.Event()
+
+    def work() -> None:
+        try:
+            with turn:
+                while not left.is_set():
+                    try:
+                        news.put(("step", next(steps)))
+                    except StopIteration:
+                        break
+            news.put(("end", None))
+        except Exception as error:
+            news.put(("error", error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            try:
+                kind, value = news.get(timeout=PATIENCE)
+            except Empty:
+                yield None
+                continue
+            if kind == "end":
+                return
+            if isinstance(value, Exception):
+                raise value
+            yield value
+    finally:
+        left.set()
