@@ -1,7 +1,7 @@
 """Does it help to know where? Base, scalar (Flow-GRPO), heatmap (DenseFlow-GRPO) and box (BoxFlow-GRPO), side by side.
 
     python benchmarks/boxflow.py all                      # the four arms one after another, then the summary
-    python benchmarks/boxflow.py box --max_steps 300      # one arm; goes on where it stopped
+    python benchmarks/boxflow.py box --max_steps 200      # one arm; goes on where it stopped
     python benchmarks/boxflow.py summary --plot docs/img/boxflow.png
 
 All arms share generator, captions, seeds, number of pictures and settings (``--config``, and any of its options on the
