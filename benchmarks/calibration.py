@@ -5,7 +5,7 @@
 The pictures are the microworld's test split: as they are drawn, and degraded (blur, noise, JPEG, rescaling). Prints the
 tables that docs/confidence.md quotes and writes them as ``confidence.json``. After a change of the weights fit anew:
 
-    sdg calibrate sdg-tiny microworld --world microworld
+    sdg calibrate sdg-tiny microworld --n 2500 --world microworld
 """
 
 from __future__ import annotations
