@@ -44,7 +44,7 @@ def build_page(
         chosen = page_head(models, served or models.served())
         with gr.Tabs():
             with gr.Tab("Detect", id="detect"):
-                detect_tab(models, examples, chosen)
+                detect_tab(models, examples, chosen, page)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab()
             with gr.Tab("About", id="about"):
