@@ -148,8 +148,10 @@ def test_a_closed_browser_frees_its_place(site, visit, picture):  # noqa: F811
     leaving, next_one = visit(site[0]), visit(site[0])
     detect(leaving, picture, "slowly", "busy")
     expect(leaving.locator(".sdg-words")).to_contain_text("Step 3")
+    detect(next_one, picture, "clean", "busy")
+    expect(next_one.locator("#verdict")).to_contain_text("1 request is before yours")
     leaving.close()
-    detect(next_one, picture, "clean", "clean")
+    expect(next_one.locator("[data-state=clean]")).to_be_visible()
     assert closed_soon(site[1], "slowly")
 
 
@@ -160,6 +162,16 @@ def closed_soon(detector: ScriptedDetector, caption: str = "slowly") -> bool:
     while not stream.closed and time.monotonic() < until:
         time.sleep(0.05)
     return stream.closed and not stream.ended
+
+
+def test_a_new_question_replaces_the_one_before(site, visit, picture):  # noqa: F811
+    page = visit(site[0])
+    detect(page, picture, "slowly", "busy")
+    expect(page.locator(".sdg-words")).to_contain_text("Step 3")
+    page.locator("#examples button").first.click()
+    expect(page.locator("[data-state=found]")).to_be_visible()
+    assert closed_soon(site[1])
+    expect(page.locator("#run")).to_be_visible()
 
 
 def test_another_model_is_chosen_by_one_visitor_for_himself(site, visit, picture):  # noqa: F811

@@ -19,7 +19,8 @@ Every defect has four fields.
 | importance | how much | 1 to 100: {tiers} |
 
 A clean picture is an answer too: *no defect found*. An answer that *could not be read* is something else, a failure of
-the model, and it is shown as one.
+the model, and it is shown as one. So is a picture *outside this model's world*: what the model reports there is drawn
+faintly and marked with a question mark.
 
 ### From a program
 ```python

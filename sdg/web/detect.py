@@ -21,6 +21,7 @@ from sdg.web import html, result
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
 from sdg.web.models import Detector, Models
+from sdg.web.places import before
 from sdg.web.theme import fragment
 from sdg.web.uploads import upload
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 REFRESH = 0.1
 """Seconds between two updates of the streaming text: more often only costs the browser."""
+
+LINE = "detector"
+"""What takes turns on the models: the tab, and the endpoint."""
 
 IDLE = ("Ready", "Choose a picture, write the caption that it was made from, and press Find defects.")
 
@@ -39,13 +43,14 @@ Parts = dict[str, Any]
 file, json, json_fold, raw, raw_fold, run and stop (the buttons)."""
 
 
-def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox) -> None:
+def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, page: gr.Blocks) -> None:
     """Build the tab inside the page that is being built.
 
     Args:
         models: what answers.
         examples: pictures with captions to try.
         chosen: holds the label of the visitor's model.
+        page: the page itself, whose queue visitors wait in.
     """
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
@@ -91,13 +96,17 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox) 
 
     outputs = list(parts.values())
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def begin() -> dict[Any, Any]:
+        return named(_begun(before(page, LINE)))
+
     triggers = [button.click, caption.submit]
-    begun = [gr.on(triggers, lambda: named(_begun()), None, outputs, queue=False, **hidden)]
+    begun = [gr.on(triggers, begin, None, outputs, queue=False, **hidden)]
     if examples:
 
         def choose(event: gr.SelectData) -> dict[Any, Any]:
             example = examples[event.index]
-            return {picture: str(example.path), caption: example.caption, **named(_begun())}
+            return {picture: str(example.path), caption: example.caption, **begin()}
 
         begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
         triggers.append(gallery.select)
@@ -116,9 +125,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox) 
             [picture, caption, chosen],
             outputs,
             preprocess=False,
-            api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=parts["verdict"],
+            **hidden,
             **queue_of(models),
         )
         for event in begun
@@ -150,7 +157,7 @@ def _answer_parts() -> Parts:
 
 def queue_of(models: Models) -> dict[str, Any]:
     """How visitors wait: the tab and the API take turns on a model; one that works on many at a time takes as many."""
-    return {"concurrency_limit": models.at_a_time, "concurrency_id": "detector"}
+    return {"concurrency_limit": models.at_a_time, "concurrency_id": LINE}
 
 
 def watch(detector: Detector, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
@@ -211,8 +218,9 @@ def _idle_buttons() -> View:
     return {"run": gr.update(visible=True), "stop": gr.update(visible=False)}
 
 
-def _begun() -> View:
-    waiting = html.verdict("busy", "Waiting", "The model answers one visitor after the other; your turn comes.")
+def _begun(ahead: int) -> View:
+    line = "" if not ahead else f"{ahead} request{'s are' if ahead > 1 else ' is'} before yours; your turn comes."
+    waiting = html.verdict("busy", "Waiting", line)
     return {**_nothing(), "verdict": waiting, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
 
 

@@ -50,7 +50,7 @@ def build_page(
         chosen = page_head(models, served or models.served())
         with gr.Tabs():
             with gr.Tab("Detect", id="detect"):
-                detect_tab(models, examples, chosen)
+                detect_tab(models, examples, chosen, page)
             with gr.Tab("Refine", id="refine"):
                 refine_tab(models, editor, examples, chosen)
             with gr.Tab("Evaluate", id="evaluate"):

@@ -45,6 +45,17 @@ def bounded_queue(page: gr.Blocks, waiting: int = WAITING, places: int = PLACES)
     queue.push = bounded  # type: ignore[method-assign]
 
 
+def before(page: gr.Blocks, line: str) -> int:
+    """How many requests a new one finds before it, those at work included.
+
+    Args:
+        page: whose queue.
+        line: the ``concurrency_id`` of the requests that take turns.
+    """
+    found = page._queue.event_queue_per_concurrency_id.get(line)
+    return 0 if found is None else len(found.queue) + found.current_concurrency
+
+
 def _address(request: Any) -> str | None:
     client = getattr(request, "client", None)
     return client.host if client else None
