@@ -50,7 +50,8 @@ def test_configurations_have_the_papers_settings(script, config):
     assert (args.advantage, args.c_artifact, args.c_misalignment) == ("box", 0.5, 0.05)
     assert (args.num_generations, args.noise_level, args.dynamics, args.beta) == (8, 0.7, "flow_sde", 0)
     assert (args.num_sampling_steps, args.sde_window, args.sde_steps, args.epsilon) == (10, [1, 4], 1, 1e-4)
-    assert (args.ema_decay, args.learning_rate, model.lora_alpha / model.lora_r) == (0.9, 3e-4, 2)
+    rate = 5e-4 if "tiny" in config else 3e-4  # the paper's, but for the generator of the microworld
+    assert (args.ema_decay, args.learning_rate, model.lora_alpha / model.lora_r) == (0.9, rate, 2)
     assert model.use_peft
     if "flux" in config:
         assert (args.height, args.width, args.guidance_scale, args.max_steps) == (512, 512, 3.5, 500)
