@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sdg.engines.checkpoints import CheckpointError, brief
@@ -10,6 +12,19 @@ from sdg.refine.editors import Editor
 from sdg.refine.instruct import FAMILIES, InstructionEditor
 
 EXTRA = 'diffusers is needed to edit pictures: pip install "sdg-t2i[refine]"'
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of diffusers, which repeats in every call what it says of a pipeline once."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def quiet_pipeline(name_or_path: str, auto: str | None = None, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdg.defects import DefectType
 from sdg.refine.editors import EditError, Task
+from sdg.refine.loading import quiet, quiet_pipeline
 from sdg.refine.regions import cells, feathered, mixed
 
 STEPS = 20
@@ -64,12 +65,12 @@ class TinyEditor:
             OSError: where there is no such pipeline, or no LoRA.
             ModuleNotFoundError: without diffusers and peft, saying how to install them.
         """
-        from sdg.refine.loading import quiet_pipeline
         from sdg.training.generator import find_pipeline
 
         folder = find_pipeline(name_or_path)
-        pipeline = quiet_pipeline(folder, torch_dtype=torch.float32)
-        pipeline.load_lora_weights(folder, subfolder="repair", adapter_name="repair")
+        with quiet():
+            pipeline = quiet_pipeline(folder, torch_dtype=torch.float32)
+            pipeline.load_lora_weights(folder, subfolder="repair", adapter_name="repair")
         return cls(pipeline, name_or_path, **options)
 
     @torch.no_grad()
@@ -113,14 +114,15 @@ class TinyEditor:
         from sdg.training.generator import SHORT
 
         pipeline = self.pipeline
-        tokens, _, pooled, _ = pipeline.encode_prompt(
-            caption,
-            caption,
-            caption,
-            num_images_per_prompt=len(seeds),
-            do_classifier_free_guidance=False,
-            max_sequence_length=SHORT,
-        )
+        with quiet():  # the third encoder is asked for no more than its end mark
+            tokens, _, pooled, _ = pipeline.encode_prompt(
+                caption,
+                caption,
+                caption,
+                num_images_per_prompt=len(seeds),
+                do_classifier_free_guidance=False,
+                max_sequence_length=SHORT,
+            )
         known = self._latents(image)
         noise = torch.cat([_noise(known, seed) for seed in seeds])
         mask = torch.from_numpy(free)[None, None]
