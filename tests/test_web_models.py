@@ -13,7 +13,7 @@ from sdg.defects import DefectSet
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu, placed, seconds
 from sdg.web.models import Models, label
-from sdg.web.places import bounded_queue
+from sdg.web.places import Latest, bounded_queue
 
 CUDA = {"device_map": "cuda"}
 
@@ -249,3 +249,12 @@ def test_a_visitor_holds_few_places(visitors, entered):
     assert [answer[0] for answer in answers] == entered
     for ok, told, state in answers:
         assert ok or (state == "queue_full" and "waiting already" in told)
+
+
+def test_the_last_question_of_a_visitor_is_the_one_that_counts():
+    latest = Latest(visitors=2)
+    first, other, second = latest.ask("a"), latest.ask("b"), latest.ask("a")
+    assert [latest.is_last("a", first), latest.is_last("b", other), latest.is_last("a", second)] == [False, True, True]
+    latest.ask("c")
+    assert latest.is_last("b", "anything"), "a visitor who is forgotten is answered"
+    assert not latest.is_last("a", first)

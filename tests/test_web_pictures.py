@@ -154,6 +154,20 @@ def test_what_cannot_be_looked_at_is_refused_in_a_sentence(ask, tmp_path, conten
     assert view["stop"]["visible"] is False
 
 
+def test_a_question_that_was_replaced_stops_the_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr("sdg.web.detect.REFRESH", 0)
+    (tmp_path / "a.png").write_bytes(encoded(halves()))
+    detector, answers = Watching(), iter([True, True, True, False])
+    run = _runner(Models(detector), Kept([]))
+    views = list(run({"path": str(tmp_path / "a.png")}, "a red house", None, lambda: next(answers)))
+    assert [sorted(view) for view in views] == [["picture", "verdict", "words"], ["words"], ["words"]]
+    ((_, stream),) = detector.streams
+    assert stream.closed
+    assert not stream.ended
+    assert list(run({"path": str(tmp_path / "a.png")}, "clean", None, lambda: False)) == []
+
+
 def test_large_pictures_are_sent_small():
     page = result.picture(Image.effect_noise((3000, 2000), 90).convert("RGB"), DefectSet())
     assert "aspect-ratio:3000/2000" in page

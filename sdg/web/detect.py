@@ -21,7 +21,7 @@ from sdg.web import html, result
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
 from sdg.web.models import Detector, Models
-from sdg.web.places import before
+from sdg.web.places import Latest, before
 from sdg.web.theme import fragment
 from sdg.web.uploads import upload
 
@@ -91,47 +91,47 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
             parts = _answer_parts() | {"run": button, "stop": stop}
 
+    question, latest = gr.Textbox(visible=False), Latest()
+    outputs = [*parts.values(), question]
+    run = _runner(models, Kept(examples))
+
     def named(view: View) -> dict[Any, Any]:
         return {parts[name]: value for name, value in view.items()}
 
-    outputs = list(parts.values())
-    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    def begin(request: gr.Request) -> dict[Any, Any]:
+        return {**named(_begun(before(page, LINE))), question: latest.ask(request.session_hash)}
 
-    def begin() -> dict[Any, Any]:
-        return named(_begun(before(page, LINE)))
+    def choose(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
+        example = examples[event.index]
+        return {picture: str(example.path), caption: example.caption, **begin(request)}
 
-    triggers = [button.click, caption.submit]
-    begun = [gr.on(triggers, begin, None, outputs, queue=False, **hidden)]
-    if examples:
+    def shown(picture: Any, caption: Any, chosen: Any, question: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        def wanted() -> bool:
+            return latest.is_last(request.session_hash, question)
 
-        def choose(event: gr.SelectData) -> dict[Any, Any]:
-            example = examples[event.index]
-            return {picture: str(example.path), caption: example.caption, **begin()}
-
-        begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
-        triggers.append(gallery.select)
-
-    run = _runner(models, Kept(examples))
-
-    def shown(picture: Any, caption: Any, chosen: Any) -> Iterator[dict[Any, Any]]:
-        with closing(run(picture, caption, chosen)) as views:
+        with closing(run(picture, caption, chosen, wanted)) as views:
             for view in views:
                 yield named(view)
 
-    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    begun = [gr.on([button.click, caption.submit], begin, None, outputs, queue=False, **hidden)]
+    if examples:
+        begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
+    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence. A new
+    # question is taken while one is being answered, which then ends by itself.
     jobs = [
         event.then(
             shown,
-            [picture, caption, chosen],
-            outputs,
+            [picture, caption, chosen, question],
+            list(parts.values()),
             preprocess=False,
+            trigger_mode="multiple",
             **hidden,
             **queue_of(models),
         )
         for event in begun
     ]
     stop.click(lambda: named(_stopped()), None, outputs, queue=False, cancels=jobs, **hidden)
-    gr.on(triggers, None, cancels=jobs)  # whoever asks anew no longer waits for the answer before
     gr.api(_endpoint(models), api_name="detect", **queue_of(models))
 
 
@@ -234,9 +234,11 @@ def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
 
     answering = on_gpu(answer)
 
-    def run(picture: Any, caption: Any, chosen: Any) -> Generator[View]:
+    def run(picture: Any, caption: Any, chosen: Any, wanted: Callable[[], bool] = lambda: True) -> Generator[View]:
         caption = caption if isinstance(caption, str) else ""
         chosen = chosen if isinstance(chosen, str) else None
+        if not wanted():
+            return
         try:
             path, image = opened(picture)
             if len(caption) > MAX_CAPTION:
@@ -255,6 +257,8 @@ def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
             }
             with closing(answering(chosen, image, caption)) as steps:
                 for step in steps:
+                    if not wanted():
+                        return
                     if isinstance(step, DefectSet):
                         kept.keep(chosen, path, caption, step)
                         yield from _told(image, step)

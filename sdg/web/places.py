@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -54,6 +56,34 @@ def before(page: gr.Blocks, line: str) -> int:
     """
     found = page._queue.event_queue_per_concurrency_id.get(line)
     return 0 if found is None else len(found.queue) + found.current_concurrency
+
+
+class Latest:
+    """Which question of a visitor is the last one: those before it need no answer any more.
+
+    Gradio can cancel the event before, but a question that comes in at that moment may be lost with it.
+
+    Args:
+        visitors: how many are remembered; one who is forgotten is answered.
+    """
+
+    def __init__(self, visitors: int = 1024):
+        self._visitors = visitors
+        self._last: OrderedDict[str, str] = OrderedDict()
+        self._count = count(1)
+
+    def ask(self, visitor: str | None) -> str:
+        """The name of a new question of that visitor, which is the last one from now on."""
+        question, visitor = str(next(self._count)), visitor or ""
+        self._last[visitor] = question
+        self._last.move_to_end(visitor)
+        while len(self._last) > self._visitors:
+            self._last.popitem(last=False)
+        return question
+
+    def is_last(self, visitor: str | None, question: str) -> bool:
+        """Whether that visitor has asked nothing since."""
+        return self._last.get(visitor or "", question) == question
 
 
 def _address(request: Any) -> str | None:
