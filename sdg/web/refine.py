@@ -144,7 +144,6 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     begun = gr.on(triggers, lambda: (waiting, hide, gr.update(visible=True), hide), None, seen, queue=False, **private)
     running = begun.then(_runner(models, editor), inputs, outputs, preprocess=False, **private, **queue)
     cancel.click(lambda: (stopped, hide, hide, hide), None, seen, cancels=[running], queue=False, **private)
-    gr.on(triggers, None, cancels=[running])  # whoever asks anew no longer waits for the answer before
     which.change(_shown, [held, which], slider, queue=False, **private)
     again.click(lambda path: path, mended, picture, queue=False, **private)
     if examples:
