@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_pipelines
 import torch
+from boxflow_runs import find_dark
 
 ROOT = Path(__file__).parents[1]
 ARMS = ["scalar", "heatmap", "box"]
@@ -46,6 +47,14 @@ def words(folder, arm, **more):
         **more,
     }
     return [arm, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sharp_eyes():
+    """A detector that is sure to see something in what noise there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdg.detector.load_detector", lambda *_, **__: find_dark)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -210,6 +210,7 @@ def test_the_app_serves_the_embedded_detector(visit, tmp_path):
         page.locator("#examples button").first.click()
         expect(page.locator("[data-state=found], [data-state=clean]")).to_be_visible(timeout=60_000)
         expect(page.locator(".sdg-reasoning.done .sdg-words")).not_to_be_empty()
+        page.close()  # it would complain of the server's end
     finally:
         app.terminate()
         app.wait(20)

@@ -246,6 +246,6 @@ class TestResults:
         assert [d["box"] for d in rows[0]["defects"]] == [[100, 100, 400, 300], [50, 200, 900, 950]]
         assert DefectSet.from_json(rows[0] | {"info": None}) == DefectSet.from_json(lines()[0])
         assert [row["defects"] for row in rows[1:]] == [[], None, []]
-        assert json.loads(rows[0]["info"]) == {"seconds": 0.1}
+        assert json.loads(rows[0]["info"]) == lines()[0]["info"]
         assert (rows[2]["error"], rows[3]["id"], rows[3]["generator"]) == (lines()[2]["error"], "7", "x")
         assert not Path("r.parquet.unfinished").exists()

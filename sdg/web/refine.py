@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -18,6 +19,7 @@ from sdg.web.background import in_background
 from sdg.web.detect import opened, queue_of, sentence
 from sdg.web.examples import Example
 from sdg.web.models import Models
+from sdg.web.places import Latest
 from sdg.web.refine_html import steps_of, told
 from sdg.web.theme import fragment
 
@@ -140,10 +142,27 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     hide, triggers = gr.update(visible=False), [button.click, caption.submit]
     waiting = html.verdict("busy", "Waiting", "One picture is repaired after the other; your turn comes.")
     stopped = html.verdict("idle", "Stopped", IDLE[1])
-    seen = [verdict, row, cancel, fold]
-    begun = gr.on(triggers, lambda: (waiting, hide, gr.update(visible=True), hide), None, seen, queue=False, **private)
-    running = begun.then(_runner(models, editor), inputs, outputs, preprocess=False, **private, **queue)
-    cancel.click(lambda: (stopped, hide, hide, hide), None, seen, cancels=[running], queue=False, **private)
+    seen, question, latest = [verdict, row, cancel, fold], gr.Textbox(visible=False), Latest()
+
+    def begin(request: gr.Request) -> tuple[Any, ...]:
+        return waiting, hide, gr.update(visible=True), hide, latest.ask(request.session_hash)
+
+    def stop(request: gr.Request) -> tuple[Any, ...]:
+        latest.ask(request.session_hash)
+        return stopped, hide, hide, hide
+
+    # Who stops or asks anew ends the repair before, which looks for that: Gradio's own cancelling may lose a question.
+    begun = gr.on(triggers, begin, None, [*seen, question], queue=False, **private)
+    begun.then(
+        _runner(models, editor, latest),
+        [*inputs, question],
+        outputs,
+        preprocess=False,
+        trigger_mode="multiple",
+        **private,
+        **queue,
+    )
+    cancel.click(stop, None, seen, queue=False, **private)
     which.change(_shown, [held, which], slider, queue=False, **private)
     again.click(lambda path: path, mended, picture, queue=False, **private)
     if examples:
@@ -171,7 +190,7 @@ def _shown(refinement: Refinement | None, index: int) -> Any:
     return compare(step.before, step.after, DefectSet(step.defects))
 
 
-def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
+def _runner(models: Models, editor: Editor, latest: Latest) -> Callable[..., Iterator[View]]:
     turn = threading.Lock()
 
     def run(
@@ -183,28 +202,36 @@ def _runner(models: Models, editor: Editor) -> Callable[..., Iterator[View]]:
         confidence: float,
         seed: int,
         chosen: str | None,
+        question: str,
+        request: gr.Request,
     ) -> Iterator[View]:
         hide, skip = gr.update(visible=False), gr.skip()
         try:
+            if not latest.is_last(request.session_hash, question):
+                return
             _, image = opened(picture)
             mender = _refiner(models.get(chosen), editor, rounds, candidates, importance, confidence)
             looking = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
             start = gr.update(value=compare(image, image, DefectSet()))
             yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None, gr.update(visible=True)
             before, done = DefectSet(), list[Step]()
-            for part in in_background(mender.iter(image, caption or "", seed=_seed(seed)), turn):
-                if part is None:
-                    yield (skip,) * PARTS
-                elif isinstance(part, Refinement):
-                    yield _done(part)
-                elif isinstance(part, Step):
-                    done.append(part)
-                    halves = compare(image, part.after, before)
-                    yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip, skip
-                else:
-                    before = part
-                    busy = html.verdict("busy", "Repairing", told(before))
-                    yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip, skip
+            work = in_background(mender.iter(image, caption or "", seed=_seed(seed)), turn)
+            with closing(work) as steps:
+                for part in steps:
+                    if not latest.is_last(request.session_hash, question):
+                        return
+                    if part is None:
+                        yield (skip,) * PARTS
+                    elif isinstance(part, Refinement):
+                        yield _done(part)
+                    elif isinstance(part, Step):
+                        done.append(part)
+                        halves = compare(image, part.after, before)
+                        yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip, skip
+                    else:
+                        before = part
+                        busy = html.verdict("busy", "Repairing", told(before))
+                        yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip, skip
         except Exception as error:
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
