@@ -9,7 +9,7 @@ from PIL import Image
 from refine_hands import GREY, LEFT, RIGHT, Eye, Hand, picture
 from typer.testing import CliRunner
 
-from sdg import cli
+from sdg import DefectSet, cli
 from sdg.cli import shared
 
 
@@ -92,6 +92,19 @@ def test_a_picture_that_fails_does_not_cost_the_others():
     Path("pics/a.png").unlink()
     picture().save("pics/a.png")
     assert run("pics", "--out", "out", "--retry").exit_code == 0
+
+
+def test_an_answer_that_could_not_be_read_is_a_failure_now_and_when_gone_on_with(monkeypatch):
+    def mute(images, captions=None, *, batch_size=8):
+        return [DefectSet(parse_error="no list")] * len(images)
+
+    monkeypatch.setattr(shared, "load_detector", lambda *_, **__: mute)
+    first = run("pics/clean.png", "--out", "out")
+    assert first.exit_code == 1
+    assert "could not be read: no list" in first.stdout
+    again = run("pics/clean.png", "--out", "out")
+    assert again.exit_code == 1
+    assert "1 of those that were there already failed" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from PIL import Image
 from refine_hands import GREY, LEFT, RED, RIGHT, Eye, Hand, mend, picture
 
 from sdg import Defect, DefectRefiner, DefectSet
+from sdg.engines.base import EndpointError
 from sdg.refine import EditError, load
 from sdg.refine.similarity import similarity
 
@@ -127,6 +128,17 @@ def test_an_answer_that_cannot_be_read_changes_nothing():
     out = refine(Hand(mend), eye=lambda images, captions, batch_size: [DefectSet(parse_error="no list")] * len(images))
     assert not out.changed
     assert "could not be read (no list)" in out.reason
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_server_that_is_not_there_ends_the_job_and_is_no_reason_of_a_candidate(wrapped):
+    def act(task, seed):
+        if wrapped:
+            raise EditError("no server") from EndpointError("http://nowhere does not answer")
+        raise EndpointError("http://nowhere does not answer")
+
+    with pytest.raises(EndpointError, match="does not answer"):
+        refine(Hand(act))
 
 
 def test_a_candidate_on_which_the_detector_fails_is_refused():

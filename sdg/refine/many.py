@@ -44,7 +44,8 @@ class Refined:
         """One line of results: ``image``, ``out``, ``caption``, then what :meth:`Refinement.to_json` holds."""
         line: dict[str, Any] = {} if self.picture.id is None else {"id": self.picture.id}
         line |= {"image": self.picture.name, "out": None if self.out is None else self.out.name}
-        line |= {} if self.refinement is None else self.refinement.to_json()
+        if self.refinement is not None:
+            line |= self.refinement.to_json() | {"parse_error": self.refinement.before.parse_error}
         line["caption"] = self.picture.caption
         return line if self.error is None else line | {"error": self.error}
 

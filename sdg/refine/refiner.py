@@ -162,7 +162,7 @@ class DefectRefiner:
 
         Raises:
             ImageError: for a picture that cannot be used.
-        EndpointError: where an editor's server is not there or refuses the key.
+            EndpointError: where an editor's server is not there or refuses the key.
         """
         *_, refinement = self.iter(image, caption, seed=seed)
         assert isinstance(refinement, Refinement)
@@ -227,8 +227,9 @@ class DefectRefiner:
         try:
             edits: list[Any] = list(self.editor(task, seeds))
         except Exception as error:  # a model, a driver, a server: anything may be raised
-            if isinstance(error.__cause__, EndpointError):  # no server, or no right to ask it: so for every picture
-                raise error.__cause__ from None
+            for cause in (error, error.__cause__):
+                if isinstance(cause, EndpointError):  # no server, or no right to ask it: so for every picture
+                    raise cause from None
             sentence = (
                 str(error) if isinstance(error, EditError) else f"the editor failed: {type(error).__name__}: {error}"
             )
