@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,10 +110,11 @@ class Overlays:
     """
 
     def __init__(self, place: Path, single: bool) -> None:
+        from sdg.jobs.pictures import Names
+
         self.place = place
         self.folder = not (single and place.suffix.lower() in PICTURE_FILES and not place.is_dir())
-        self._taken: set[str] = set()
-        self._same: Counter[str] = Counter()
+        self._names = Names(place)
         if not self.folder:
             writable_picture(place)
             return
@@ -125,14 +125,7 @@ class Overlays:
 
     def target(self, picture: Picture) -> Path:
         """The file of the next picture; pictures of the same name get numbers, in their order."""
-        if not self.folder:
-            return self.place
-        stem = name = Path(picture.name).stem or "picture"
-        while name in self._taken:
-            self._same[stem] += 1
-            name = f"{stem}-{self._same[stem] + 1}"
-        self._taken.add(name)
-        return self.place / f"{name}.png"
+        return self._names.take(picture) if self.folder else self.place
 
 
 def drawn(outcome: Outcome, target: Path) -> Outcome:

@@ -122,8 +122,8 @@ def refine(
         return _refiner(editor, editor_endpoint, shared.load_detector(model, endpoint, prompt), options)
 
     try:
+        from sdg.jobs.pictures import Names
         from sdg.jobs.results import Results
-        from sdg.refine.many import Names
 
         _options_of(options)
         check_apart(images or [], {"--out": out_folder})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,24 @@ def in_places(places: Sequence[str | Path], caption: str | None = None) -> list[
             name = path.relative_to(place).as_posix() if len(places) == 1 else str(path)
             pictures.append(Picture(name, str(path), caption))
     return pictures
+
+
+class Names:
+    """A file for each picture in a folder, named after it; pictures of the same name get numbers, in their order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: set[str] = set()
+        self._same: Counter[str] = Counter()
+
+    def take(self, picture: Picture) -> Path:
+        """The file of the next picture."""
+        stem = name = Path(picture.name).stem or "picture"
+        while name in self._taken:
+            self._same[stem] += 1
+            name = f"{stem}-{self._same[stem] + 1}"
+        self._taken.add(name)
+        return self.folder / f"{name}.png"
 
 
 def captioned(pictures: Sequence[Picture], captions: str | Path) -> list[Picture]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,24 +47,6 @@ class Refined:
             line |= self.refinement.to_json() | {"parse_error": self.refinement.before.parse_error}
         line["caption"] = self.picture.caption
         return line if self.error is None else line | {"error": self.error}
-
-
-class Names:
-    """A file for each picture in a folder, named after it; pictures of the same name get numbers, in their order."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._taken: set[str] = set()
-        self._same: Counter[str] = Counter()
-
-    def take(self, picture: Picture) -> Path:
-        """The file of the next picture."""
-        stem = name = Path(picture.name).stem or "picture"
-        while name in self._taken:
-            self._same[stem] += 1
-            name = f"{stem}-{self._same[stem] + 1}"
-        self._taken.add(name)
-        return self.folder / f"{name}.png"
 
 
 def refine_many(refiner: DefectRefiner, pictures: Iterable[tuple[Picture, Path]], seed: int = 0) -> Iterator[Refined]:
