@@ -18,7 +18,7 @@ from sdg.cli import shared
 from sdg.cli.outcomes import Failures, Overlays, Strangers, drawn, print_outcome
 from sdg.cli.progress import Advance
 from sdg.cli.shared import check_writable, err, out, refuse
-from sdg.cli.sources import check_apart, listed, settled
+from sdg.cli.sources import STOPPED, Captions, Images, Layout, Split, check_apart, listed, settled
 
 if TYPE_CHECKING:
     from sdg.jobs.results import Results
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 CONCURRENCY = 8
 """Requests to an endpoint that are under way at a time, where nobody says how many."""
-
-STOPPED = 130
-"""What shells report of a command that was stopped with Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,12 @@ class Asked:
 
 
 def detect(
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
-            metavar="IMAGE|DATASET",
-            show_default=False,
-        ),
-    ] = None,
+    images: Images = None,
     caption: Annotated[
         str | None,
         typer.Option(help="The prompt that the pictures were made from; without it only artifacts are looked for."),
     ] = None,
-    captions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A caption for each picture: .jsonl, .csv or .tsv with image and caption columns, which lists the "
-            "pictures itself; or .txt with one line a picture, in their order.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    captions: Captions = None,
     model: Annotated[
         str, typer.Option(help="Embedded checkpoint, local folder or Hub id; with --endpoint, as the server names it.")
     ] = "sdg-tiny",
@@ -116,8 +97,8 @@ def detect(
         int | None,
         typer.Option(min=1, help="With --ray: at most so many workers.", show_default="all that fit"),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")] = None,
-    layout: Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")] = None,
+    split: Split = None,
+    layout: Layout = None,
 ) -> None:
     """Find the defects of pictures, of one or of a million.
 

@@ -13,26 +13,17 @@ from rich.text import Text
 from sdg.cli import shared
 from sdg.cli.progress import Advance
 from sdg.cli.shared import err, out, refuse
-from sdg.cli.sources import check_apart, listed, settled
+from sdg.cli.sources import STOPPED, Captions, Images, Layout, Split, check_apart, listed, settled
 
 if TYPE_CHECKING:
     from sdg.jobs.run import Picture
     from sdg.refine.many import Refined
 
-STOPPED = 130
-"""What shells report of a command that was stopped with Ctrl-C."""
 RESULTS = "results.jsonl"
 
 
 def refine(
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
-            metavar="IMAGE|DATASET",
-            show_default=False,
-        ),
-    ] = None,
+    images: Images = None,
     out_folder: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="Where pictures go, as PNG, and results.jsonl.")
     ] = Path("refined"),
@@ -40,16 +31,7 @@ def refine(
         str | None,
         typer.Option(help="The prompt that the pictures were made from; without it only artifacts are repaired."),
     ] = None,
-    captions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A caption for each picture: .jsonl, .csv or .tsv with image and caption columns, which lists the "
-            "pictures itself; or .txt with one line a picture, in their order.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    captions: Captions = None,
     editor: Annotated[
         str,
         typer.Option(
@@ -82,8 +64,8 @@ def refine(
     seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try the pictures again that failed before.")] = False,
-    split: Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")] = None,
-    layout: Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")] = None,
+    split: Split = None,
+    layout: Layout = None,
 ) -> None:
     """Repair the defects of pictures and leave everything else as it is.
 

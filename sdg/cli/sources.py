@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from sdg.jobs.run import Picture
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Picture files, folders of them, or one data set: a folder or file in a known layout, or a Hub id.",
+        metavar="IMAGE|DATASET",
+        show_default=False,
+    ),
+]
+Captions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A caption for each picture: .jsonl, .csv or .tsv with image and caption columns, which lists the "
+        "pictures itself; or .txt with one line a picture, in their order.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Which split of DATASET; all where it is left out.")]
+Layout = Annotated[str | None, typer.Option(help="DATASET's layout, where it is not recognised.")]
+"""Arguments of the commands that look at many pictures."""
+
+STOPPED = 130
+"""What shells report of a command that was stopped with Ctrl-C."""
 
 
 def listed(
