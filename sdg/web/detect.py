@@ -20,6 +20,7 @@ from sdg.prompts import MAX_CAPTION
 from sdg.web import html, result
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
+from sdg.web.inputs import caption_input, example_gallery, picture_input
 from sdg.web.models import Detector, Models
 from sdg.web.places import Latest, before
 from sdg.web.theme import fragment
@@ -54,40 +55,14 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
     """
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
-            picture = gr.Image(
-                type="filepath",
-                image_mode=None,
-                label="Picture",
-                sources=["upload", "clipboard"],
-                buttons=[],
-                height=280,
-                elem_id="picture",
-                placeholder="Drop a picture here, paste it, or click to choose a file",
-            )
-            caption = gr.Textbox(
-                label="Caption",
-                info="The prompt that the picture was made from. Without it only artifacts are looked for.",
-                placeholder="a red house beside a lake",
-                lines=2,
-                max_lines=6,
-                elem_id="caption",
+            picture = picture_input("Picture", "picture")
+            caption = caption_input(
+                "The prompt that the picture was made from. Without it only artifacts are looked for.", "caption"
             )
             button = gr.Button("Find defects", variant="primary", elem_id="run")
             stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="stop")
             if examples:
-                fragment("<h3>Or try an example</h3>", "or")
-                gallery = gr.Gallery(
-                    value=[(example.path, example.caption) for example in examples],
-                    show_label=False,
-                    container=False,
-                    columns=3,
-                    height="auto",
-                    object_fit="cover",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="examples",
-                )
+                gallery = example_gallery(examples, "Or try an example", "examples")
         with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
             parts = _answer_parts() | {"run": button, "stop": stop}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -18,12 +17,11 @@ from sdg.web import html, result
 from sdg.web.background import in_background
 from sdg.web.detect import opened, queue_of, sentence
 from sdg.web.examples import Example
+from sdg.web.inputs import caption_input, example_gallery, picture_input
 from sdg.web.models import Models
 from sdg.web.places import Latest
 from sdg.web.refine_html import steps_of, told
 from sdg.web.theme import fragment
-
-log = logging.getLogger(__name__)
 
 MAX_CANDIDATES, MAX_ROUNDS = 8, 4
 PARTS = 11
@@ -56,24 +54,9 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
         return
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
-            picture = gr.Image(
-                type="filepath",
-                image_mode=None,
-                label="Broken picture",
-                sources=["upload", "clipboard"],
-                buttons=[],
-                height=280,
-                elem_id="refine-picture",
-                elem_classes="sdg-picture",
-                placeholder="Drop a picture here, paste it, or click to choose a file",
-            )
-            caption = gr.Textbox(
-                label="Caption",
-                info="What the picture should show. Without it only artifacts are repaired.",
-                lines=2,
-                max_lines=6,
-                elem_id="refine-caption",
-                elem_classes="sdg-caption",
+            picture = picture_input("Broken picture", "refine-picture")
+            caption = caption_input(
+                "What the picture should show. Without it only artifacts are repaired.", "refine-caption"
             )
             with gr.Row(elem_classes="sdg-buttons"):
                 button = gr.Button("Repair", variant="primary", elem_id="refine-run", min_width=120)
@@ -87,20 +70,7 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
                 confidence = gr.Slider(0, 1, 0.5, step=0.05, label="Repair from confidence")
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="refine-seed")
             if examples:
-                fragment("<h3>Or choose an example</h3>", "or-refine")
-                gallery = gr.Gallery(
-                    value=[(example.path, example.caption) for example in examples],
-                    show_label=False,
-                    container=False,
-                    columns=3,
-                    height="auto",
-                    object_fit="cover",
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    elem_id="refine-examples",
-                    elem_classes="sdg-examples",
-                )
+                gallery = example_gallery(examples, "Or choose an example", "refine-examples")
         with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
             verdict = fragment(html.verdict("idle", *IDLE), "refine-verdict")
             with gr.Row(elem_classes="sdg-result", visible=False) as row:
