@@ -113,6 +113,7 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     waiting = html.verdict("busy", "Waiting", "One picture is repaired after the other; your turn comes.")
     stopped = html.verdict("idle", "Stopped", IDLE[1])
     seen, question, latest = [verdict, row, cancel, fold], gr.Textbox(visible=False), Latest()
+    turn = threading.Lock()  # a repair that was stopped holds it until its step is done
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
         return waiting, hide, gr.update(visible=True), hide, latest.ask(request.session_hash)
@@ -124,7 +125,7 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     # Who stops or asks anew ends the repair before, which looks for that: Gradio's own cancelling may lose a question.
     begun = gr.on(triggers, begin, None, [*seen, question], queue=False, **private)
     begun.then(
-        _runner(models, editor, latest),
+        _runner(models, editor, latest, turn),
         [*inputs, question],
         outputs,
         preprocess=False,
@@ -142,7 +143,7 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
             return str(example.path), example.caption
 
         gallery.select(choose, None, [picture, caption], **private)
-    gr.api(_endpoint(models, editor), api_name="refine", **queue)
+    gr.api(_endpoint(models, editor, turn), api_name="refine", **queue)
 
 
 def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[Image.Image, Image.Image]:
@@ -160,9 +161,7 @@ def _shown(refinement: Refinement | None, index: int) -> Any:
     return compare(step.before, step.after, DefectSet(step.defects))
 
 
-def _runner(models: Models, editor: Editor, latest: Latest) -> Callable[..., Iterator[View]]:
-    turn = threading.Lock()
-
+def _runner(models: Models, editor: Editor, latest: Latest, turn: threading.Lock) -> Callable[..., Iterator[View]]:
     def run(
         picture: Any,
         caption: str | None,
@@ -248,7 +247,7 @@ def _verdict(refinement: Refinement) -> str:
     return html.verdict("unread" if not refinement.steps else "found", "Left as it was", reason)
 
 
-def _endpoint(models: Models, editor: Editor) -> Callable[..., Any]:
+def _endpoint(models: Models, editor: Editor, turn: threading.Lock) -> Callable[..., Any]:
     def refine(
         image: gr.FileData,
         caption: str = "",
@@ -276,7 +275,8 @@ def _endpoint(models: Models, editor: Editor) -> Callable[..., Any]:
         """
         try:
             mender = _refiner(models.get(model), editor, rounds, candidates, min_importance, min_confidence)
-            refinement = mender(opened(image)[1], caption, seed=_seed(seed))
+            with turn:
+                refinement = mender(opened(image)[1], caption, seed=_seed(seed))
             return gr.FileData(path=saved_picture(refinement.image)), refinement.to_json()
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
