@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from sdg.defects import DefectSet
@@ -146,10 +151,11 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
     gr.api(_endpoint(models, editor, turn), api_name="refine", **queue)
 
 
-def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[Image.Image, Image.Image]:
-    """The two halves of the slider: before, with the frames of what was to be repaired, and after."""
+def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[str, str]:
+    """The two halves of the slider as files: before, with the frames of what was to be repaired, and after."""
     framed = overlay(before, defects, min_side=SHOWN_SIDE)
-    return framed, after if after.size == framed.size else after.resize(framed.size, Image.Resampling.BICUBIC)
+    shown = after if after.size == framed.size else after.resize(framed.size, Image.Resampling.BICUBIC)
+    return saved_picture(framed), saved_picture(shown)
 
 
 def _shown(refinement: Refinement | None, index: int) -> Any:
@@ -285,11 +291,19 @@ def _endpoint(models: Models, editor: Editor, turn: threading.Lock) -> Callable[
 
 
 def saved_picture(image: Image.Image) -> str:
-    """A PNG file of the picture among the page's uploads, where it may be read again and is removed in time."""
-    from gradio.processing_utils import save_pil_to_cache
-    from gradio.utils import get_upload_folder
+    """A PNG file of the picture among the page's uploads, where it may be read again and is removed in time.
 
-    return save_pil_to_cache(image, cache_dir=get_upload_folder(), name="refined", format="png")
+    A picture that lies there is not written again: a browser may be reading it at that moment.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    path = Path(get_upload_folder(), hashlib.sha256(buffer.getvalue()).hexdigest(), "refined.png")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{threading.get_ident()}.unfinished")
+        unfinished.write_bytes(buffer.getvalue())
+        os.replace(unfinished, path)
+    return str(path)
 
 
 def _seed(seed: Any) -> int:
