@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := app,train,refine,quant,constrain,endpoint,ray,dev
+EXTRAS := app,train,refine,quant,constrain,endpoint,ray,docs,dev
 PACKAGING := pyproject.toml constraints.txt
 
-.PHONY: help install app test lint format bench publish clean
+.PHONY: help install app test lint format docs bench publish clean
 
 help:
 	@echo "make app      open the page on http://127.0.0.1:7860 (GRADIO_SERVER_PORT and SDG_MODEL are read)"
 	@echo "make test     run all tests"
 	@echo "make lint     check style, formatting and types"
 	@echo "make format   rewrite the files in the project's style"
+	@echo "make docs     build the site of docs/ into docs/_build; a broken link fails"
 	@echo "make bench    measure what README quotes"
 	@echo "make publish  push checkpoints, metric and page to the Hub: HF_ORG=owner [DRY_RUN=1] [DATASET=folder]"
 	@echo "make install  set up $(VENV) with everything that the above need"
@@ -54,6 +55,10 @@ format: $(VENV)/.all
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.all
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build
+	@echo "open docs/_build/index.html"
+
 bench: $(VENV)/.all
 	$(BIN)/python benchmarks/detector_quality.py --n 1000
 	$(BIN)/python benchmarks/detector_speed.py
@@ -74,4 +79,4 @@ publish: $(VENV)/.app
 	$(BIN)/sdg push space --repo $(HF_ORG)/sdg$(PUSHED)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build *.egg-info
