@@ -57,12 +57,13 @@ def _checked(name: str, root: Path) -> Path:
     return folder
 
 
-def read_manifest(root: Path = ROOT) -> dict[str, str]:
+def read_manifest(root: Path | None = None) -> dict[str, str]:
     """The listed files, by their path below ``root``, with their hashes.
 
     Raises:
         HubError: where there is no list, or it cannot be read.
     """
+    root = root or ROOT
     try:
         lines = (root / MANIFEST).read_text(encoding="ascii").splitlines()
         return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
@@ -70,8 +71,9 @@ def read_manifest(root: Path = ROOT) -> dict[str, str]:
         raise HubError(f"{root / MANIFEST} cannot be read ({error}): install the package again") from error
 
 
-def manifest(root: Path = ROOT) -> dict[str, str]:
+def manifest(root: Path | None = None) -> dict[str, str]:
     """What the list should be: hashes of the files that the checkpoints are loaded from, by path."""
+    root = root or ROOT
     files = sorted(path for name in NAMES for path in (root / name).rglob("*") if path.is_file())
     return {
         path.relative_to(root).as_posix(): _digest(path)
@@ -80,8 +82,9 @@ def manifest(root: Path = ROOT) -> dict[str, str]:
     }
 
 
-def write_manifest(root: Path = ROOT) -> Path:
+def write_manifest(root: Path | None = None) -> Path:
     """Write the list of the files as they are now."""
+    root = root or ROOT
     lines = [f"{digest}  {path}\n" for path, digest in manifest(root).items()]
     (root / MANIFEST).write_text("".join(lines), encoding="ascii", newline="\n")
     return root / MANIFEST

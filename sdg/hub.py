@@ -19,6 +19,9 @@ NAMES = {"model": "model", "dataset": "data set", "space": "Space"}
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 """How the id of a repository looks."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights that run code when they are loaded: they are neither downloaded nor opened."""
 
@@ -56,6 +59,7 @@ def download(
     kind: Kind = "model",
     patterns: Sequence[str] | None = None,
     ignore: Sequence[str] | None = None,
+    quiet: bool = False,
 ) -> Path:
     """The folder of a repository's files at one commit, those downloaded that are not in the cache.
 
@@ -65,15 +69,22 @@ def download(
         kind: of the repository.
         patterns: of the files that are wanted, as in shells, where ``*`` matches ``/``, too; None is all.
         ignore: patterns of files that are not wanted all the same.
+        quiet: show no progress, as for some small files.
 
     Raises:
         HubError: saying what is the matter and what to do.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    class Silent(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
 
     try:
         folder = snapshot_download(
             repo_id,
+            tqdm_class=Silent if quiet else None,
             repo_type=kind,
             allow_patterns=None if patterns is None else list(patterns),
             ignore_patterns=None if ignore is None else list(ignore),
@@ -98,22 +109,22 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
     causes = list(_causes(error))
     found = next((e for e in causes if isinstance(e, errors.HfHubHTTPError)), None)
     endpoint, cache = constants.ENDPOINT, os.fspath(hub.cache_dir or constants.HF_HUB_CACHE)
-    way = "hf auth login` or HF_TOKEN, or pass token="
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in causes):
+    login = "log in with `hf auth login`, set HF_TOKEN or pass token="
+    here = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(here, OSError) and here.errno in FULL:
         return (
             f"{repo_id!r} does not fit on the disk of {cache}: free some space, or keep downloads on another one with"
             " cache_dir= or HF_HOME"
         )
-    denied = next((e for e in causes if isinstance(e, PermissionError)), None)
-    if denied is not None:
+    if isinstance(here, OSError) and here.errno in NOT_WRITABLE:
         return (
-            f"{repo_id!r} could not be kept: {denied.filename or cache} may not be written to; name another folder with"
+            f"{repo_id!r} could not be kept, {cache} may not be written to ({brief(here)}): name another folder with"
             " cache_dir= or HF_HOME"
         )
     if isinstance(error, errors.HFValidationError):
         return f"{repo_id!r} is no name of a repository: write owner/name"
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return f"token=True asks for the token of `hf auth login`, and nobody is logged in here: log in with `{way}"
+        return f"token=True asks for the token of `hf auth login`, and nobody is logged in here: {login}"
     if hub.local_files_only or constants.is_offline_mode():
         switch = "local_files_only=True" if hub.local_files_only else "HF_HUB_OFFLINE is set"
         undo = "Load it once without local_files_only" if hub.local_files_only else "Unset it"
@@ -127,8 +138,9 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
             " and give its path"
         )
     if isinstance(found, errors.GatedRepoError):
-        given = "the token that was used has no access to it yet" if found.response.status_code == 403 else "no token"
-        return f"{repo_id!r} is gated ({given}): accept its terms at {_address(repo_id, kind)}, then log in with `{way}"
+        refused = found.response.status_code == 403
+        why = "the token that was used has no access to it yet" if refused else "nobody is logged in"
+        return f"{repo_id!r} is gated ({why}): accept its terms at {_address(repo_id, kind)}, then {login}"
     if isinstance(found, errors.RevisionNotFoundError):
         there = ", ".join(_revisions(repo_id, hub, kind))
         return f"{repo_id!r} has no revision {hub.revision!r}" + (
@@ -137,21 +149,19 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
     if isinstance(found, errors.RepositoryNotFoundError):
         other = _other_kind(repo_id, hub, kind)
         if other:
-            return f"{repo_id!r} is a {NAMES[other]}, and a {NAMES[kind]} is needed here: {_address(repo_id, other)}"
-        return (
-            f"there is no {NAMES[kind]} {repo_id!r} at {endpoint}, or it is private: check the name, or log in with"
-            f" `{way}"
-        )
+            wanted, page = NAMES[kind], _address(repo_id, other)
+            return f"{repo_id!r} is a {NAMES[other]} ({page}), and a {wanted} is needed here: name a {wanted}"
+        return f"there is no {NAMES[kind]} {repo_id!r} at {endpoint}, or it is private: check the name, or {login}"
     if found is not None:
         status = found.response.status_code
         told = (found.server_message or "").strip().split("\n")[0][:200]
         reasons = {
-            401: f"the token is not valid: log in again with `{way}",
-            403: f"the token may not read it: log in as somebody who may, with `{way}",
-            429: f"too many requests: wait some minutes and run it again; who is logged in may ask more (`{way})",
+            401: f"the token is not valid; {login}",
+            403: f"the token that was used may not read it; {login}",
+            429: f"too many requests; wait some minutes and run it again, or {login} to be allowed more",
         }
-        fallback = f"run it again later (the Hub's state: {endpoint}/status)" if status >= 500 else told or "no reason"
-        return f"{repo_id!r} could not be fetched, {endpoint} answered {status}: {reasons.get(status, fallback)}"
+        reason = reasons.get(status) or ("run it again later" if status >= 500 else told or "without a reason")
+        return f"{repo_id!r} could not be fetched, {endpoint} answered {status}: {reason}"
     wire = next((e for e in causes if isinstance(e, errors.HTTPError)), None)
     offline = next((e for e in (wire, *causes) if e is not None and _no_connection(e)), None)
     if offline is not None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from standins import build, picture, save_checkpoint
+from standins import as_qwen_lays_out, build, picture, save_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3Config, Qwen3ForCausalLM
 
 from sdg.engines.base import CheckpointError
@@ -173,20 +173,7 @@ def test_a_folder_loads_and_saves_as_plain_transformers(folder, tmp_path):
 def test_the_layout_of_qwens_own_repositories_loads(folder, tmp_path):
     """Processor settings in files of their own, a video half among them, which must not need torchvision."""
     copy = shutil.copytree(folder, tmp_path / "qwen")
-    images = json.loads((copy / "processor_config.json").read_text())["image_processor"]
-    (copy / "processor_config.json").unlink()
-    own = {"processor_class": "Qwen3VLProcessor"}
-    for name, kind in (("preprocessor", "image_processor"), ("video_preprocessor", "video_processor")):
-        kinds = {"image_processor": "Qwen2VLImageProcessorFast", "video_processor": "Qwen3VLVideoProcessor"}
-        (copy / f"{name}_config.json").write_text(json.dumps(images | own | {f"{kind}_type": kinds[kind]}))
-    tokenizer = json.loads((copy / "tokenizer_config.json").read_text())
-    for name in ("extra_special_tokens", "image_token", "video_token", "processor_class"):
-        tokenizer.pop(name, None)
-    (copy / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    template = (copy / "chat_template.jinja").read_text()
-    (copy / "chat_template.jinja").unlink()
-    (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-
+    as_qwen_lays_out(copy)
     answers = [
         TransformersEngine.from_pretrained(f, dtype="float32", max_new_tokens=8).generate([picture()], PROMPTS[:1])[0]
         for f in (folder, copy)

@@ -48,8 +48,8 @@ def load(
     dtype: str | torch.dtype | None = None,
     quantization_config: Any = None,
     adapter: str | os.PathLike[str] | None = None,
-    adapter_revision: str | None = None,
     name: str | None = None,
+    adapter_name: str | None = None,
 ) -> tuple[Any, Any]:
     """A model, in evaluation mode, and its processor.
 
@@ -61,8 +61,8 @@ def load(
             the checkpoint says that more than :data:`BF16_DIFFERS` of its pictures get other boxes in bfloat16.
         quantization_config: a ``BitsAndBytesConfig``, its dictionary, or ``"4bit"`` / ``"8bit"``.
         adapter: folder or Hub id of a PEFT adapter; it is merged into weights that are not quantised.
-        adapter_revision: of the adapter's repository; the rest of ``hub`` holds for it, too.
         name: how messages name the checkpoint; None is ``name_or_path``.
+        adapter_name: how they name the adapter; None is ``adapter``.
 
     Raises:
         CheckpointError: saying what was tried and what to do.
@@ -71,8 +71,8 @@ def load(
     name = name or os.fspath(name_or_path)
     quantization = _quantization(quantization_config)
     folder = checkpoint_folder(name_or_path, hub)
-    # Before gigabytes are read for it.
-    adapted = None if adapter is None else adapter_folder(adapter, replace(hub, revision=adapter_revision))
+    # Before gigabytes are read for it; a revision is one of the checkpoint.
+    adapted = None if adapter is None else adapter_folder(adapter, replace(hub, revision=None))
     config = _config(name, folder)
     _check_quantizer(name, quantization or getattr(config, "quantization_config", None))
     on_gpu = torch.cuda.is_available() or torch.xpu.is_available()
@@ -102,7 +102,7 @@ def load(
         shown = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise CheckpointError(f"{name!r} lacks {len(missing)} of its weights ({shown}): {again(name)}")
     if adapter is not None and adapted is not None:
-        model = _with_adapter(model, name, os.fspath(adapter), adapted)
+        model = _with_adapter(model, name, adapter_name or os.fspath(adapter), adapted)
     return model.eval(), processor
 
 

@@ -35,7 +35,7 @@ def pipeline_folder(name_or_path: str | os.PathLike[str], hub: HubOptions, **opt
         _check_index(name, folder, None, hub)
         return folder
     try:
-        folder = download(place, hub, patterns=(INDEX, "config.json", "README.md"))
+        folder = download(place, hub, patterns=(INDEX, "config.json", "README.md"), quiet=True)
         _check_index(name, folder, place, hub)
         from diffusers import DiffusionPipeline
 

@@ -191,7 +191,7 @@ def base_of(folder: Path) -> Base:
 
 def _fetched(repo_id: str, hub: HubOptions, patterns: tuple[str, ...]) -> Path:
     try:
-        return download(repo_id, hub, patterns=patterns, ignore=ELSEWHERE)
+        return download(repo_id, hub, patterns=patterns, ignore=ELSEWHERE, quiet=patterns == SMALL)
     except HubError as error:
         raise CheckpointError(str(error)) from error
 

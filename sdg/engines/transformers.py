@@ -92,7 +92,7 @@ class TransformersEngine:
             constrained: as in the class.
             answer_only: as in the class.
             name: how results and messages name the model; None is the folder's name, or the id.
-            **options: ``device_map``, ``dtype``, ``quantization_config``, ``adapter`` and ``adapter_revision`` of
+            **options: ``device_map``, ``dtype``, ``quantization_config``, ``adapter`` and ``adapter_name`` of
                 :func:`~sdg.engines.checkpoints.load`.
 
         Raises:
