@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from sdg import DefectSet, SDGDetector, SDGEval, microworld
+from sdg import DefectSet, SDGDetector, SDGEval, embedded, microworld
 from sdg.engines.base import SETTINGS_FILE
-from sdg.engines.checkpoints import locate
+from sdg.engines.places import locate
 from sdg.matching import match
 
 SEED = 30_000
@@ -53,6 +53,7 @@ def main() -> None:
         path = Path(locate(args.model), SETTINGS_FILE)
         settings = json.loads(path.read_text(encoding="utf-8")) | {"bf16_differs": round(boxes, 4)}
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        embedded.renew(path.parent)
         print(f"\n{path} says so")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,36 @@ def save_checkpoint(folder: Path, **options: Any) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def save_as_released(folder: Path, **options: Any) -> Path:
+    """A stand-in with the files of a Qwen3-VL repository: shards, processor settings apart, nothing of this library."""
+    model, processor = build(digits=True, **options)
+    model.save_pretrained(folder, max_shard_size="400KB")
+    processor.save_pretrained(folder)
+    as_qwen_lays_out(folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(tokenizer["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nbase_model: Qwen/Qwen3-VL-4B-Instruct\n---\n")
+    return folder
+
+
+def as_qwen_lays_out(folder: Path) -> None:
+    """Bring a checkpoint's processor into the files that Qwen's own repositories have."""
+    images = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    (folder / "processor_config.json").unlink()
+    own = {"processor_class": "Qwen3VLProcessor"}
+    for name, kind in (("preprocessor", "image_processor"), ("video_preprocessor", "video_processor")):
+        kinds = {"image_processor": "Qwen2VLImageProcessorFast", "video_processor": "Qwen3VLVideoProcessor"}
+        (folder / f"{name}_config.json").write_text(json.dumps(images | own | {f"{kind}_type": kinds[kind]}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("extra_special_tokens", "image_token", "video_token", "processor_class"):
+        tokenizer.pop(name, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (128, 128)) -> Image.Image:

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from scripted_detector import ScriptedDetector
 
-from sdg.engines.checkpoints import EMBEDDED
+from sdg import embedded
 from sdg.web import build_page, launch_options, microworld_examples
 
 pytestmark = pytest.mark.browser
@@ -185,7 +185,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(url, visit, picture
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EMBEDDED["sdg-tiny"].is_dir(), reason="the embedded checkpoint is not in this tree")
+@pytest.mark.skipif(not (embedded.ROOT / "sdg-tiny").is_dir(), reason="the embedded checkpoint is not in this tree")
 def test_the_app_serves_the_embedded_detector(visit, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,8 +16,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from sdg.defects import Defect, DefectSet
 from sdg.detector import SDGDetector
+from sdg.embedded import ROOT
 from sdg.engines.base import CheckpointError, Generation
-from sdg.engines.checkpoints import EMBEDDED
 from sdg.engines.images import ImageError
 from sdg.prompts import DEFAULT, Prompt
 from sdg.response import render_response
@@ -293,12 +293,12 @@ def test_an_engine_without_weights_has_nothing_to_save(tmp_path):
 
 
 def test_an_unknown_checkpoint_is_refused():
-    with pytest.raises(CheckpointError, match="Tried: embedded checkpoints"):
+    with pytest.raises(CheckpointError, match="is not in the cache"):
         SDGDetector.from_pretrained("nobody/no-such-checkpoint", local_files_only=True)
 
 
 def test_what_a_checkpoint_says_about_itself_survives_saving(tmp_path):
     SDGDetector.from_pretrained("sdg-tiny").save_pretrained(tmp_path)
-    embedded = json.loads((EMBEDDED["sdg-tiny"] / "sdg_config.json").read_text())
+    embedded = json.loads((ROOT / "sdg-tiny" / "sdg_config.json").read_text())
     assert "bf16_differs" in embedded
     assert json.loads((tmp_path / "sdg_config.json").read_text()) == embedded

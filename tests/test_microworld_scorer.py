@@ -4,7 +4,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from sdg import microworld
-from sdg.microworld.scorer import EMBEDDED, LENGTH, MicroworldScorer
+from sdg.embedded import ROOT
+from sdg.microworld.scorer import LENGTH, MicroworldScorer
 
 
 @pytest.fixture(scope="module")
@@ -75,4 +76,4 @@ def test_saving_and_loading_keeps_the_marks(tmp_path, records):
 
 
 def test_the_embedded_file_is_small():
-    assert (EMBEDDED["sdg-tiny-scorer"] / "model.safetensors").stat().st_size < 1_000_000
+    assert (ROOT / "sdg-tiny-scorer" / "model.safetensors").stat().st_size < 1_000_000

@@ -120,29 +120,3 @@ def test_a_split_that_no_record_has_is_an_error(tmp_path):
     source = WRITERS["records"][1](tmp_path, truth(8))
     with pytest.raises(ValueError, match="no record of split='validation'; there are: test, train"):
         list(read(source, split="validation"))
-
-
-def test_a_hub_id_is_fetched_and_read(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    source = write_sdg30k(tmp_path, truth(4))
-    asked = []
-
-    def snapshot_download(*args, **options):
-        asked.append((args, options))
-        return str(source)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert len(list(read("P1n3/SDG-30K", revision="main"))) == 4
-    assert asked == [(("P1n3/SDG-30K",), {"repo_type": "dataset", "revision": "main"})]
-
-
-def test_a_hub_id_that_cannot_be_fetched_is_named(monkeypatch):
-    import huggingface_hub
-
-    def snapshot_download(*args, **options):
-        raise OSError("no way out")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(FileNotFoundError, match=r"a/b is no file or folder here, and could not be fetched .* \(no way"):
-        read("a/b")

@@ -7,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
 from sdg import microworld
+from sdg.engines.base import CheckpointError
 from sdg.microworld import VOCABULARY
 from sdg.microworld.oracle import measure
 from sdg.training.dense import DenseVocabulary
@@ -146,5 +147,7 @@ def test_the_embedded_generator_loads_plainly_and_is_as_small_as_it_says():
     assert sum(right) >= 3
 
 
-def test_other_names_are_left_alone():
-    assert find_pipeline("someone/pipeline") == "someone/pipeline"
+def test_a_folder_is_itself_and_one_that_draws_nothing_is_refused(tmp_path):
+    assert find_pipeline(find_pipeline("sdg-tiny-t2i")) == find_pipeline("sdg-tiny-t2i")
+    with pytest.raises(CheckpointError, match=r"has no model_index.json: it is nothing that draws"):
+        find_pipeline(str(tmp_path))

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from trl import ModelConfig, TrlParser, get_peft_config
 
@@ -24,8 +23,8 @@ from sdg import BoxFlowGRPOConfig, BoxFlowGRPOTrainer
 from sdg.boxflow.base_rewards import CLIPScore, JudgeReward, MicroworldReward, PickScore, Reward
 from sdg.boxflow.data import load_prompts
 from sdg.detector import load_detector
+from sdg.engines.pipelines import load_pipeline
 from sdg.training.checkpoint import last_complete_checkpoint
-from sdg.training.generator import find_pipeline
 
 
 @dataclass
@@ -90,9 +89,7 @@ def build(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mo
 
     # The generator.
     dtype = None if model_args.dtype in (None, "auto") else getattr(torch, model_args.dtype)
-    pipeline = DiffusionPipeline.from_pretrained(
-        find_pipeline(str(model_args.model_name_or_path)), revision=model_args.model_revision, torch_dtype=dtype
-    )
+    pipeline = load_pipeline(model_args.model_name_or_path, revision=model_args.model_revision, torch_dtype=dtype)
     lora = get_peft_config(model_args)
     if lora is not None:
         lora.task_type = None  # ModelConfig thinks of text; a transformer of pictures has no task in PEFT

@@ -18,7 +18,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import ModelConfig, TrlParser, get_peft_config
 
-from sdg.engines.checkpoints import HubOptions, locate, read_settings
+from sdg.engines.places import locate, read_settings, settings_folder
+from sdg.hub import HubOptions
 from sdg.prompts import as_prompt
 from sdg.records import from_row
 from sdg.rewards import DetectorReward
@@ -67,7 +68,7 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     validation = [] if rows is None else [from_row(row) for row in rows]
 
     # Build. Instruction and longest answer are the checkpoint's own.
-    settings = read_settings(start, HubOptions())
+    settings = read_settings(settings_folder(start, HubOptions(revision=model_args.model_revision)))
     prompt = as_prompt(settings)
     settings = {"prompt": prompt, "max_new_tokens": args.max_completion_length, "made_for": settings.get("made_for")}
     processor = AutoProcessor.from_pretrained(start, padding_side="left")

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from diffusers import DiffusionPipeline
 from peft import PeftModel
 from PIL import Image
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ from sdg.boxflow.push import PushesWhatIsLoaded
 from sdg.boxflow.rollout import Sampler, encode, generators, seed, text_encoders
 from sdg.boxflow.sde import draw_steps
 from sdg.defects import DefectSet
-from sdg.training.generator import find_pipeline
+from sdg.engines.pipelines import load_pipeline
 
 
 class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):  # type: ignore[misc]
@@ -88,7 +87,7 @@ class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):  # type: ignore[misc]
         args = args or BoxFlowGRPOConfig("boxflow-grpo")
         if isinstance(model, str):
             options: Any = args.model_init_kwargs or {}
-            model = DiffusionPipeline.from_pretrained(find_pipeline(model), **options)
+            model = load_pipeline(model, **options)
         self.policy = Policy.for_pipeline(model, args.max_sequence_length)
         self.policy.check_size(args.height, args.width)
         needs_boxes = args.advantage == "box" or (args.advantage == "heatmap" and heatmap is None)

@@ -100,7 +100,7 @@ def calibrate(
 
 def _target(model: str, folder: Path | None) -> Path:
     """The folder to write to, there and writable."""
-    from sdg.engines.checkpoints import locate
+    from sdg.engines.places import locate
 
     try:
         place = folder or Path(locate(model))
@@ -127,6 +127,7 @@ def _calibrated(
     batch_size: int,
 ) -> tuple[Any, list[Path]]:
     """The defects of DATA with cross-fitted confidences, and the files that were written."""
+    from sdg import embedded
     from sdg.calibration.trust import Trust
     from sdg.calibration.world import World
     from sdg.detector.observe import look_at, observe
@@ -154,7 +155,9 @@ def _calibrated(
         region = World.fit(seen, held_out, false_alarms, f"{len(seen)} pictures of {words}")
     else:
         err.print(Text("The model has no vision tower of a known shape: no world is written.", style="yellow"))
-    return judged, Trust(calibration, region).save(target)
+    written = Trust(calibration, region).save(target)
+    embedded.renew(target)
+    return judged, written
 
 
 def _records(

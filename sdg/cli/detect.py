@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 CONCURRENCY = 8
 """Requests to an endpoint that are under way at a time, where nobody says how many."""
+
+
+class Bits(str, Enum):
+    """How many bits weights are loaded in."""
+
+    four = "4bit"
+    eight = "8bit"
 
 
 @dataclass(frozen=True)
@@ -57,9 +65,25 @@ def detect(
         str | None,
         typer.Option(
             metavar="NAME|TEXT",
-            help="The instruction: `zero-shot` for models that were not trained for this, another name, or a text with "
-            "{caption}; the checkpoint's own unless given.",
+            help="The instruction: `zero-shot` for models that were not trained for this, another name, a text with "
+            "{caption}, or a folder or Hub id that holds one; the checkpoint's own unless given.",
         ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a --model on the Hub.", show_default="main")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(metavar="FOLDER|HUB-ID", help="A PEFT adapter to put on the model.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|HUB-ID",
+            help="How sure the model may be, of `sdg calibrate`; the checkpoint's own unless given.",
+        ),
+    ] = None,
+    quantization: Annotated[
+        Bits | None, typer.Option(help="Load the weights in 4 or 8 bits (needs bitsandbytes).", show_default=False)
     ] = None,
     concurrency: Annotated[
         int | None,
@@ -111,6 +135,10 @@ def detect(
     `sdg eval` reads them as predictions.
 
     \b
+    What is on the Hub is fetched once, with the token of `hf auth login` or
+    HF_TOKEN, into the cache (HF_HOME); HF_HUB_OFFLINE=1 never asks it.
+
+    \b
     Exit code: 0; 1 where a picture failed; 2 for wrong usage and for what ends
     the job (bad input, a full disk); 130 when it is stopped with Ctrl-C.
     With --out, the same command again goes on from where it was.
@@ -120,13 +148,19 @@ def detect(
       sdg detect picture.png --caption "a red house beside a lake"
       sdg detect renders/*.png --caption "a red house" --json > defects.jsonl
       sdg detect picture.png --caption "a red house" --overlay marked.png
-      sdg detect picture.png --model P1n3/sdg-detector-grpo
+      sdg detect picture.png --model P1n3/sdg-detector-grpo --quantization 4bit
       sdg detect --captions prompts.csv --out defects.jsonl
       sdg detect renders/ --captions prompts.txt --out defects.parquet
       sdg detect P1n3/SDG-30K --split test --out test.jsonl
       sdg detect renders/ --endpoint http://localhost:8000/v1 --model qwen --prompt zero-shot
     """
-    asked = _asked(model, endpoint, prompt, concurrency, min_confidence)
+    loading = {
+        "revision": revision,
+        "adapter": adapter,
+        "calibration": calibration,
+        "quantization_config": None if quantization is None else quantization.value,
+    }
+    asked = _asked(model, endpoint, prompt, concurrency, min_confidence, loading)
     if workers is not None and not on_ray:
         raise typer.BadParameter("--workers are those of --ray, which is not given")
     if overlay is not None and on_ray:
@@ -285,9 +319,18 @@ def _results(path: Path, settings: dict[str, Any], overwrite: bool, retry: bool)
 
 
 def _asked(
-    model: str, endpoint: str | None, prompt: str | None, concurrency: int | None, min_confidence: float
+    model: str,
+    endpoint: str | None,
+    prompt: str | None,
+    concurrency: int | None,
+    min_confidence: float,
+    loading: dict[str, str | None],
 ) -> Asked:
     """The detector that the options name."""
+    loading = {name: value for name, value in loading.items() if value is not None}
+    if loading and endpoint is not None:
+        option = next(iter(loading)).removesuffix("_config")
+        raise typer.BadParameter(f"--{option} says how weights are loaded, and those of an --endpoint are loaded there")
     if concurrency is not None and endpoint is None:
         raise typer.BadParameter("--concurrency counts requests to --endpoint, which is not given")
     if endpoint is not None and not {"@", "?"}.isdisjoint(endpoint):  # it is written beside the results
@@ -296,8 +339,10 @@ def _asked(
         raise typer.BadParameter("--min-confidence needs confidences, and answers of an --endpoint carry none")
     if endpoint is not None:
         concurrency = concurrency or CONCURRENCY
-    given = {"concurrency": concurrency, "min_confidence": min_confidence}
-    decisive = {"endpoint": endpoint, "prompt": prompt, "min_confidence": min_confidence}
+    given = {"concurrency": concurrency, "min_confidence": min_confidence, **loading}
+    # A folder is the same wherever the command runs from.
+    said = {name: value if name == "revision" else settled(value) for name, value in loading.items()}
+    decisive = {"endpoint": endpoint, "prompt": prompt, "min_confidence": min_confidence, **said}
     return Asked(
         model,
         endpoint,

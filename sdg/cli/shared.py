@@ -65,10 +65,12 @@ def refuse(message: str) -> NoReturn:
 def load_detector(model: str, endpoint: str | None = None, prompt: str | None = None, **options: Any) -> Any:
     """The detector on a checkpoint or behind a server, as :func:`sdg.detector.load_detector` takes them; one that
     cannot be loaded ends the command with a sentence and exit code 2."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from sdg import detector
 
+    hub_logging.set_verbosity_error()  # each try of each file would be a line
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

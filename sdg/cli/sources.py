@@ -76,8 +76,9 @@ def check_apart(places: list[str], options: Mapping[str, Path | None]) -> None:
 
 def _is_data_set(places: list[str], split: str | None, layout: str | None) -> bool:
     """Whether the one place is a data set, rather than a picture or a folder of nothing but pictures."""
+    from sdg.hub import HUB_ID
     from sdg.jobs.pictures import PICTURES, TABLES
-    from sdg.readers.layouts import HUB_ID, recognise
+    from sdg.readers.layouts import recognise
 
     place = Path(places[0])
     if split is not None or layout is not None:

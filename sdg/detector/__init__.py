@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,8 +13,9 @@ from PIL import Image
 from sdg.boxes import BoxOrder
 from sdg.calibration.trust import Trust, at_least
 from sdg.defects import DefectSet
+from sdg.detector.saving import Saves
 from sdg.detector.stream import DetectionStream
-from sdg.engines.base import SETTINGS_FILE, Engine, Generation
+from sdg.engines.base import Engine, Generation
 from sdg.engines.flow import answered, pairs
 from sdg.engines.images import ImageError, fit, open_image
 from sdg.prompts import PROMPTS, Prompt, as_prompt
@@ -26,7 +25,7 @@ FULL_MODEL = "P1n3/sdg-detector-grpo"
 """The released checkpoint for pictures of any generator: what to use where an embedded one does not fit."""
 
 
-class SDGDetector:
+class SDGDetector(Saves):
     """Finds what is wrong with a generated picture: where, what, why and how much.
 
     Args:
@@ -60,7 +59,7 @@ class SDGDetector:
         self.made_for = made_for
         self.trust = trust or Trust()
         self._settings: dict[str, Any] = {}  # of the checkpoint, what is not asked about here included
-        self._card: Callable[[], Path | None] = lambda: None
+        self._card: Path | None = None
         self.min_confidence = self._bar(min_confidence)
 
     @classmethod
@@ -77,6 +76,8 @@ class SDGDetector:
         dtype: Any = None,
         quantization_config: Any = None,
         adapter: str | os.PathLike[str] | None = None,
+        adapter_revision: str | None = None,
+        calibration: str | os.PathLike[str] | None = None,
         prompt: str | Prompt | None = None,
         box_order: BoxOrder | None = None,
         constrained: bool = False,
@@ -100,7 +101,11 @@ class SDGDetector:
             dtype: of the weights, for example ``"bfloat16"``; None chooses by what the machine is good at.
             quantization_config: a ``BitsAndBytesConfig``, its dictionary, or ``"4bit"`` / ``"8bit"``.
             adapter: folder or Hub id of a PEFT adapter to put on the checkpoint.
-            prompt: the instruction: a name, a template with ``{caption}``, or a :class:`~sdg.prompts.Prompt`.
+            adapter_revision: branch, tag or commit of the adapter's repository.
+            calibration: folder or Hub id of a calibration of this checkpoint, such as ``sdg calibrate --out`` writes;
+                None is the checkpoint's own.
+            prompt: the instruction: a name, a template with ``{caption}``, a :class:`~sdg.prompts.Prompt`, or a folder
+                or Hub id whose ``sdg_config.json`` holds one.
             box_order: order of coordinates that the model writes: ``"xyxy"`` or ``"yxyx"``.
             constrained: let the model write nothing but valid answers (needs xgrammar).
             answer_only: no think text, for rewards and filters that cannot wait: quicker, less often right, and without
@@ -111,31 +116,39 @@ class SDGDetector:
         Raises:
             CheckpointError: saying what was tried and what to do.
         """
-        from sdg.engines.checkpoints import HubOptions, find_file, read_settings, read_trust
+        from sdg.detector.sources import asked_prompt
+        from sdg.engines import places
         from sdg.engines.constrained import MIN_NEW_TOKENS
         from sdg.engines.transformers import MAX_NEW_TOKENS, TransformersEngine
+        from sdg.hub import HubOptions
 
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download)
-        settings = read_settings(name_or_path, hub)
-        # An adapter makes another model of it: the confidence that it was given before no longer fits.
-        trust = read_trust(
-            name_or_path if adapter is None else adapter, hub if adapter is None else replace(hub, revision=None)
-        )
+        others = replace(hub, revision=None)  # of repositories that have revisions of their own
+        folder = places.checkpoint_folder(name_or_path, hub)
+        hub = replace(hub, force_download=False)  # it was, a moment ago
+        settings = places.read_settings(folder)
+        added = None if adapter is None else places.adapter_folder(adapter, replace(others, revision=adapter_revision))
+        if calibration is not None:
+            trust = places.calibration_of(calibration, others)
+        else:  # an adapter makes another model of it: the confidence that it was given before no longer fits
+            trust = places.read_trust(added or folder)
         if answer_only:  # what the model knew of its think text was part of what was calibrated
             trust = replace(trust, calibration=None)
-        if adapter is not None:
-            settings |= read_settings(adapter, replace(hub, revision=None))
+        if added is not None:
+            settings |= places.read_settings(added)
+        chosen, settings = asked_prompt(prompt, settings, others)
         if max_new_tokens is None:
             limit = settings.get("max_new_tokens", MAX_NEW_TOKENS)
             max_new_tokens = max(limit, MIN_NEW_TOKENS) if constrained else limit
-        chosen = as_prompt(settings if prompt is None else prompt)
         engine = TransformersEngine.from_pretrained(
-            name_or_path,
+            folder,
+            name=os.fspath(name_or_path),
             hub=hub,
             device_map=device_map,
             dtype=dtype,
             quantization_config=quantization_config,
-            adapter=adapter,
+            adapter=added,
+            adapter_name=None if adapter is None else os.fspath(adapter),
             constrained=constrained,
             answer_only=answer_only,
             max_new_tokens=max_new_tokens,
@@ -149,8 +162,8 @@ class SDGDetector:
             min_confidence=min_confidence,
         )
         detector._settings = settings
-        if adapter is None:
-            detector._card = partial(find_file, name_or_path, "README.md", hub)
+        if added is None and (folder / "README.md").is_file():
+            detector._card = folder / "README.md"
         return detector
 
     @classmethod
@@ -214,14 +227,16 @@ class SDGDetector:
             ValueError: for an argument out of range. Whether the server answers is known with the first picture, or
                 by ``detector.engine.check()``: :class:`~sdg.engines.base.EndpointError`.
         """
+        from sdg.detector.sources import asked_prompt
         from sdg.engines.endpoint import EndpointEngine
+        from sdg.hub import HubOptions
 
         settings: dict[str, Any] = {}
         if checkpoint is not None or os.path.isdir(model):
-            from sdg.engines.checkpoints import HubOptions, read_settings
+            from sdg.engines.places import read_settings, settings_folder
 
-            settings = read_settings(checkpoint or model, HubOptions())
-        chosen = as_prompt(settings if prompt is None else prompt)
+            settings = read_settings(settings_folder(checkpoint or model, HubOptions()))
+        chosen, settings = asked_prompt(prompt, settings, HubOptions())
         if "max_new_tokens" in settings:
             options.setdefault("max_new_tokens", settings["max_new_tokens"])
         if structured is None:
@@ -318,56 +333,6 @@ class SDGDetector:
         picture, bar = open_image(image), self._bar(min_confidence)
         pieces = self.engine.stream(fit(picture), self.prompt.format(caption))
         return DetectionStream(pieces, lambda answer: self.read(answer, picture, caption, bar))
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write the checkpoint as a plain transformers folder, with the prompt and settings beside it.
-
-        Raises:
-            ValueError: where the model is not in this process, or its weights cannot be written as one checkpoint.
-        """
-        save = getattr(self.engine, "save_pretrained", None)
-        if save is None:
-            raise ValueError(f"{self.engine.name} is not in this process: there are no weights to save")
-        save(folder)
-        settings = self._settings | {
-            "prompt": self.prompt.template,
-            "prompt_without_caption": self.prompt.template_without_caption,
-            "box_order": self.box_order,
-            "max_new_tokens": getattr(self.engine, "max_new_tokens", None),
-            "made_for": self.made_for,
-        }
-        text = json.dumps({k: v for k, v in settings.items() if v is not None}, indent=2, ensure_ascii=False)
-        Path(folder, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
-        self.trust.save(folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        card: str | os.PathLike[str] | None = None,
-    ) -> str:
-        """Upload the checkpoint to a model repository of the Hub, in one commit, if it passes :mod:`sdg.upload`.
-
-        Args:
-            repo_id: ``"owner/name"``; made where it does not exist.
-            private: of a new repository; None is the account's default.
-            token: access token; None takes the one of ``hf auth login``.
-            card: file with the model's card; None is that of the checkpoint, unless an adapter made another of it.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            ValueError: ``RefusedError``, naming what must not be uploaded, or what the card lacks.
-            OSError: ``UploadError``, saying what the Hub said and what to do.
-        """
-        from sdg.upload import upload_saved
-
-        found = self._card() if card is None else Path(card)
-        options: dict[str, Any] = {"message": "Upload SDG detector", "private": private, "token": token}
-        return upload_saved(self.save_pretrained, found, repo_id, "model", **options).commit
 
     def _bar(self, min_confidence: float | None) -> float:
         """The confidence below which defects are left out, checked."""

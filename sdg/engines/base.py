@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sdg.calibration.evidence import Evidence
+from sdg.hub import HubError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +20,7 @@ MAX_NEW_TOKENS = 4096
 """Room for a think text and a long list where the checkpoint names no limit of its own (App. D)."""
 
 
-class CheckpointError(OSError):
+class CheckpointError(HubError):
     """A checkpoint that could not be loaded; the message says what was tried and what to do."""
 
 

@@ -80,6 +80,7 @@ class TransformersEngine:
         max_new_tokens: int = MAX_NEW_TOKENS,
         constrained: bool = False,
         answer_only: bool = False,
+        name: str | None = None,
         **options: Any,
     ) -> TransformersEngine:
         """An engine on a checkpoint.
@@ -90,20 +91,22 @@ class TransformersEngine:
             max_new_tokens: longest answer, in tokens.
             constrained: as in the class.
             answer_only: as in the class.
-            **options: ``device_map``, ``dtype``, ``quantization_config`` and ``adapter`` of
+            name: how results and messages name the model; None is the folder's name, or the id.
+            **options: ``device_map``, ``dtype``, ``quantization_config``, ``adapter`` and ``adapter_name`` of
                 :func:`~sdg.engines.checkpoints.load`.
 
         Raises:
             CheckpointError: saying what was tried and what to do.
         """
-        model, processor = load(name_or_path, hub or HubOptions(), **options)
-        name = os.path.basename(os.fspath(name_or_path).rstrip("/")) if os.path.isdir(name_or_path) else None
+        model, processor = load(name_or_path, hub or HubOptions(), name=name, **options)
+        given = os.fspath(name_or_path if name is None else name)
+        name = os.path.basename(given.rstrip("/")) if os.path.isdir(given) else given
         return cls(
             model,
             processor,
             max_new_tokens=max_new_tokens,
             constrained=constrained,
-            name=name or os.fspath(name_or_path),
+            name=name or given,
             answer_only=answer_only,
         )
 

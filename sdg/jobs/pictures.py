@@ -134,7 +134,7 @@ def from_data_set(
     from sdg.readers.layouts import LAYOUTS, locate, recognise
 
     path = locate(source)
-    name = recognise(path) if layout is None else layout
+    name = recognise(path, source) if layout is None else layout
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} is none of {', '.join(LAYOUTS)}")
     raws = LAYOUTS[name].open(path, split)

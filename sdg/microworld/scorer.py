@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EMBEDDED = {"sdg-tiny-scorer": Path(__file__).resolve().parents[1] / "checkpoints" / "sdg-tiny-scorer"}
-"""The scorers that the package brings along."""
+from sdg import embedded
+from sdg.hub import HubError, HubOptions, because, download
+
+FILES = ("config.json", "model.safetensors")
+"""What a scorer is saved as."""
 SIZE = 128
 """Side in pixels at which pictures are looked at; others are scaled."""
 CELLS = 16
@@ -75,9 +78,41 @@ class MicroworldScorer(nn.Module, PyTorchModelHubMixin, library_name="sdg", tags
         self.head = nn.Sequential(nn.Linear(2 * width + 2 * text, 64), nn.ReLU(), nn.Linear(64, 2))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> MicroworldScorer:  # type: ignore[override]
-        """An embedded scorer by its name, a local folder, or a repository of the Hub, ready to score."""
-        model = super().from_pretrained(EMBEDDED.get(str(name), name), **options)
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> MicroworldScorer:
+        """An embedded scorer by its name, a local folder, or a repository of the Hub, ready to score.
+
+        Args:
+            name: name, folder or id.
+            revision: as in :class:`~sdg.hub.HubOptions`, and so are the others.
+            token: see there.
+            cache_dir: see there.
+            local_files_only: see there.
+            force_download: see there.
+
+        Raises:
+            HubError: saying what is the matter and what to do.
+        """
+        hub = HubOptions(revision, token, cache_dir, local_files_only, force_download)
+        folder = embedded.find(name) or Path(name)
+        if not folder.is_dir():
+            folder = download(str(name), hub, patterns=FILES)
+        for file in FILES:  # the mixin would go on to pickles, or to the Hub
+            if not (folder / file).is_file():
+                raise HubError(f"{str(name)!r} has no {file}: it is no scorer of the microworld")
+        try:
+            model = super().from_pretrained(folder)
+        except Exception as error:
+            reason = because(error, folder, str(name))
+            raise HubError(f"{str(name)!r} could not be loaded as a scorer of the microworld: {reason}") from error
         return model.eval()
 
     def ids(self, captions: Sequence[str]) -> Tensor:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import sdg
+from sdg import embedded
+from sdg.hub import HubError
 from sdg.publish.space import Space, assemble_space
 from sdg.upload import File, Kind, Published, RefusedError, check_folder, upload
 
 What = Literal["detector", "lora", "generator", "dataset", "metric", "space"]
-
-EMBEDDED = Path(sdg.__file__).parent / "checkpoints"
 
 NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
     "detector": (
@@ -107,11 +107,15 @@ def prepare(
     if folder is None:
         raise ValueError(f"which {what}? Name its folder")
     path = Path(folder)
-    if not path.is_dir() and path.name == os.fspath(folder) and (EMBEDDED / path).is_dir():
-        path = EMBEDDED / path
     if not path.is_dir():
-        names = ", ".join(sorted(p.name for p in EMBEDDED.iterdir() if p.is_dir()))
-        raise RefusedError(f"there is no folder {os.fspath(folder)!r}, nor is it an embedded checkpoint ({names})")
+        try:
+            own = embedded.find(folder)
+        except HubError as error:
+            raise RefusedError(str(error)) from error
+        if own is None:
+            names = ", ".join(embedded.NAMES)
+            raise RefusedError(f"there is no folder {os.fspath(folder)!r}, nor is it an embedded checkpoint ({names})")
+        path = own
     patterns, wanted = NEEDED[what]
     if not any(any(path.glob(pattern)) for pattern in patterns):
         raise RefusedError(f"{path} holds no {what}: {wanted} is missing")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sdg.boxes import BoxOrder, reorder
+from sdg.hub import HUB_ID, HubError, HubOptions, download
 from sdg.readers.coco import COCO
 from sdg.readers.folder import FOLDER
 from sdg.readers.genblemish import GENBLEMISH_27K
@@ -25,12 +26,13 @@ _ALL = (RECORDS, SDG_30K, COCO, HADM, GENBLEMISH_27K, RICHHF_18K, FOLDER)
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({layout.name: layout for layout in _ALL})
 """The layouts by name, in the order in which :func:`recognise` tries them."""
 
-HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-"""How the id of a data set on the Hub looks."""
 
-
-def recognise(source: str | Path) -> str:
+def recognise(source: str | Path, name: str | Path | None = None) -> str:
     """Name of the layout that a file or folder is in, found by names of files and first lines.
+
+    Args:
+        source: the file or folder.
+        name: how messages name it; None is ``source``.
 
     Raises:
         FileNotFoundError: where there is nothing.
@@ -39,10 +41,10 @@ def recognise(source: str | Path) -> str:
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"{source}: no file or folder of that name")
-    found = next((name for name, layout in LAYOUTS.items() if layout.recognise(path)), None)
+    found = next((known for known, layout in LAYOUTS.items() if layout.recognise(path)), None)
     if found is None:
-        looked = "".join(f"\n  {name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
-        raise ValueError(f"{source} is in no layout that is known; say which with layout=. Looked for:{looked}")
+        looked = "".join(f"\n  {known}: {layout.looks_like}" for known, layout in LAYOUTS.items())
+        raise ValueError(f"{name or source} is in no layout that is known; say which with layout=. Looked for:{looked}")
     return found
 
 
@@ -68,7 +70,8 @@ def read(
             mends what can honestly be mended and leaves out the rest.
         images: False leaves pictures unopened until ``record.image`` is asked for.
         check_order: whether data that contradict the order of their boxes stop the reading.
-        **options: what the layout takes besides (``docs/data.md``); ``revision`` and ``token`` for the Hub.
+        **options: what the layout takes besides (``docs/data.md``); for the Hub ``revision``, ``token``, ``cache_dir``,
+            ``local_files_only`` and ``force_download``.
 
     Returns:
         The records, as an iterator; its ``report`` counts what was wrong.
@@ -86,8 +89,8 @@ def read(
         raise ValueError(f"policy={policy!r} is none of {', '.join(POLICIES)}")
     if order is not None:
         reorder([], order)
-    path = locate(source, {name: options.pop(name) for name in ("revision", "token") if name in options})
-    name = recognise(path) if layout is None else layout
+    path = locate(source, HubOptions(**{f.name: options.pop(f.name) for f in fields(HubOptions) if f.name in options}))
+    name = recognise(path, source) if layout is None else layout
     if name not in LAYOUTS:
         raise ValueError(f"layout={name!r} is none of {', '.join(LAYOUTS)}")
     chosen = LAYOUTS[name]
@@ -99,27 +102,22 @@ def read(
     return Reading(chosen, str(source), raws, Choices(order, policy, images, split, check_order))
 
 
-def locate(source: str | Path, hub: Mapping[str, Any] = MappingProxyType({})) -> Path:
+def locate(source: str | Path, hub: HubOptions | None = None) -> Path:
     """A path here for a path, or for the id of a data set on the Hub, which is downloaded.
 
     Args:
         source: the path or id.
-        hub: ``revision`` and ``token`` for the Hub.
+        hub: how files of the Hub are found.
 
     Raises:
-        FileNotFoundError: where it is neither.
+        FileNotFoundError: where it is neither, or the Hub does not give it, saying why and what to do.
     """
     path = Path(source)
     if path.exists():
         return path
     if not HUB_ID.fullmatch(str(source)):
         raise FileNotFoundError(f"{source}: no file or folder of that name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(str(source), repo_type="dataset", **hub))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"{source} is no file or folder here, and could not be fetched from the Hub as a data set ({error})"
-        ) from error
+        return download(str(source), hub or HubOptions(), "dataset")
+    except HubError as error:
+        raise FileNotFoundError(f"{source} is no file or folder here, and could not be fetched: {error}") from error

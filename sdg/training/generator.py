@@ -34,11 +34,10 @@ from transformers import (
 )
 
 from sdg.defects import DefectSet
+from sdg.engines.pipelines import pipeline_folder
+from sdg.hub import HubOptions
 from sdg.records import Record
 from sdg.training.dense import DenseHeads, DenseVocabulary, dense_labels, dense_loss
-
-EMBEDDED = {"sdg-tiny-t2i": Path(__file__).resolve().parents[1] / "checkpoints" / "sdg-tiny-t2i"}
-"""The pipelines that the package brings along; ``DiffusionPipeline.from_pretrained`` loads their folders."""
 
 SIZE = 128
 """Side of the pictures in pixels."""
@@ -55,8 +54,12 @@ say all), and as it is called where nobody says so."""
 
 
 def find_pipeline(name_or_path: str) -> str:
-    """What ``DiffusionPipeline.from_pretrained`` takes for an embedded name; other names are returned as they are."""
-    return str(EMBEDDED.get(name_or_path, name_or_path))
+    """The folder of an embedded or a local pipeline; one of the Hub is fetched first.
+
+    Raises:
+        CheckpointError: saying what is the matter and what to do.
+    """
+    return str(pipeline_folder(name_or_path, HubOptions()))
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
