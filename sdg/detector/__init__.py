@@ -15,6 +15,7 @@ from PIL import Image
 from sdg.boxes import BoxOrder
 from sdg.calibration.trust import Trust, at_least
 from sdg.defects import DefectSet
+from sdg.detector.push import PushesCheckpoint
 from sdg.detector.stream import DetectionStream
 from sdg.engines.base import SETTINGS_FILE, Engine, Generation
 from sdg.engines.flow import answered, pairs
@@ -26,7 +27,7 @@ FULL_MODEL = "P1n3/sdg-detector-grpo"
 """The released checkpoint for pictures of any generator: what to use where an embedded one does not fit."""
 
 
-class SDGDetector:
+class SDGDetector(PushesCheckpoint):
     """Finds what is wrong with a generated picture: where, what, why and how much.
 
     Args:
@@ -60,7 +61,7 @@ class SDGDetector:
         self.made_for = made_for
         self.trust = trust or Trust()
         self._settings: dict[str, Any] = {}  # of the checkpoint, what is not asked about here included
-        self._card: Callable[[], Path | None] = lambda: None
+        self._beside: Callable[[str], Path | None] = lambda name: None
         self.min_confidence = self._bar(min_confidence)
 
     @classmethod
@@ -150,7 +151,7 @@ class SDGDetector:
         )
         detector._settings = settings
         if adapter is None:
-            detector._card = partial(find_file, name_or_path, "README.md", hub)
+            detector._beside = partial(find_file, name_or_path, hub=hub)
         return detector
 
     @classmethod
@@ -339,35 +340,6 @@ class SDGDetector:
         text = json.dumps({k: v for k, v in settings.items() if v is not None}, indent=2, ensure_ascii=False)
         Path(folder, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
         self.trust.save(folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        card: str | os.PathLike[str] | None = None,
-    ) -> str:
-        """Upload the checkpoint to a model repository of the Hub, in one commit, if it passes :mod:`sdg.upload`.
-
-        Args:
-            repo_id: ``"owner/name"``; made where it does not exist.
-            private: of a new repository; None is the account's default.
-            token: access token; None takes the one of ``hf auth login``.
-            card: file with the model's card; None is that of the checkpoint, unless an adapter made another of it.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            ValueError: ``RefusedError``, naming what must not be uploaded, or what the card lacks.
-            OSError: ``UploadError``, saying what the Hub said and what to do.
-        """
-        from sdg.upload import upload_saved
-
-        found = self._card() if card is None else Path(card)
-        options: dict[str, Any] = {"message": "Upload SDG detector", "private": private, "token": token}
-        return upload_saved(self.save_pretrained, found, repo_id, "model", **options).commit
 
     def _bar(self, min_confidence: float | None) -> float:
         """The confidence below which defects are left out, checked."""
