@@ -124,7 +124,7 @@ def card_files(
     if text is not None and not any(words in text for words in UNFILLED):
         if about.said:
             raise ValueError(
-                f"README.md, the card, is there already: write {', '.join(about.said)} into it, or take it away and have"
+                f"README.md, the card, is there: write {', '.join(about.said)} into it, or take it away and have"
                 " another one made"
             )
         if about.dataset is None and PLACE not in text:
