@@ -191,7 +191,7 @@ def _known(
     from huggingface_hub import DatasetCardData, ModelCardData
 
     name = repo_id.split("/")[-1]
-    known = {"license": about.license, "language": "en", "tags": list(TAGS[subject])}
+    known: dict[str, Any] = {"license": about.license, "language": "en", "tags": list(TAGS[subject])}
     if about.license_link is not None:
         known |= {"license": "other", "license_name": about.license, "license_link": about.license_link}
     if subject == "dataset":

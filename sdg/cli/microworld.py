@@ -97,7 +97,7 @@ def microworld(
         with _folder(out) as folder:
             _draw(folder, plan, workers)
             if out is not None:
-                err.print(Text(f"{out} written: {sum(plan.sizes.values()):,} pictures"))
+                err.print(Text(f"{out} written: {sum(plan.sizes.values()):,} pictures"), soft_wrap=True)
             if push is not None:
                 _push(folder, push, private)
     except UploadError as error:
@@ -111,8 +111,7 @@ def microworld(
 def _draw(folder: Path, plan: Plan, workers: int | None) -> None:
     from sdg.microworld.dataset import write_dataset
 
-    wanted = {name: n for name, n in plan.sizes.items()} | {"seed": plan.seed, "part": plan.part, "size": plan.size}
-    wanted |= {"uncaptioned": plan.uncaptioned}
+    wanted = {**plan.sizes, "seed": plan.seed, "part": plan.part, "size": plan.size, "uncaptioned": plan.uncaptioned}
     options = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
     command = shlex.join(["sdg", "microworld", "--out", "FOLDER", *options])
     with Advance("files", total=len(list(plan.parts()))) as bar:
