@@ -257,10 +257,8 @@ def _wrong_card(path: Path, kind: Kind) -> Iterator[str]:
     from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
     if not path.is_file():
-        written = (
-            "" if kind == "space" else ", or name the license (--license, license=) and one is made of what is known"
-        )
-        yield f"README.md, the card, is missing: write one whose head names the license{written}"
+        told = "" if kind == "space" else ", or name the license (--license), and one is made of what is known"
+        yield f"README.md, the card, is missing: write one whose head names the license{told}"
         return
     card_class: Any = {"dataset": DatasetCard, "space": SpaceCard}.get(kind, ModelCard)
     try:

@@ -90,7 +90,7 @@ def test_the_hub_of_the_tests_refuses_a_wrong_head(hub):
 
 
 def test_a_detector_is_told_with_its_base_its_recipe_and_its_figures(hub, detector):
-    about = About("apache-2.0", dataset="me/pictures", results=QUALITY)
+    about = About("apache-2.0", dataset="me/pictures", measured_on="me/test", results=QUALITY)
     card, files = made(detector, "detector", about)
     assert card.data.base_model == "Qwen/Qwen3-VL-4B-Instruct"
     assert card.data.base_model_relation == "finetune"
@@ -118,7 +118,7 @@ def test_a_detector_is_told_with_its_base_its_recipe_and_its_figures(hub, detect
     assert f"`{source['command']}` (commit {source['commit']})" in plain(card.text)
 
     entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/sdg-eval.yaml"]))
-    assert {entry.dataset_id for entry in entries} == {"me/pictures"}
+    assert {entry.dataset_id for entry in entries} == {"me/test"}
     assert {entry.task_id: entry.value for entry in entries}["misalignment_boxf1_0_5"] == round(value, 4)
     assert all(source["command"] in entry.notes and source["commit"] in entry.notes for entry in entries)
 
@@ -155,6 +155,7 @@ def test_a_folder_of_this_machine_is_nobodys_base_model(detector, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     write_recipe(detector, "GRPO", base_model="runs/mine")
+    monkeypatch.chdir(detector)  # from where there is no such folder
     card = ModelCard(card_files(detector, "detector", "me/mine", About("mit"))["README.md"])
     assert card.data.base_model is None
     assert "trained-from-scratch" not in card.data.tags
@@ -217,7 +218,9 @@ def test_a_card_of_ones_own_stays_and_is_told_its_data_set(detector):
     with pytest.raises(ValueError, match="the card, is there: write license"):
         card_files(detector, "detector", "me/mine", About(license="mit"))
     files = card_files(detector, "detector", "me/mine", About(dataset="me/pictures"))
-    assert set(files) == {"README.md"}, "it holds no figures for .eval_results"
+    assert set(files) == {"README.md"}
+    with pytest.raises(ValueError, match="measured_on='me/test', and there is no figure"):
+        card_files(detector, "detector", "me/mine", About(measured_on="me/test"))
     assert ModelCard(files["README.md"]).data.datasets == ["me/pictures"]
     assert "Its own words, 0.123." in files["README.md"]
 

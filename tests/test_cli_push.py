@@ -141,11 +141,9 @@ def test_a_detector_is_pushed_with_the_figures_of_its_results(hub, tmp_path):
     references = [{"id": k, "defects": [DEFECT] * (k % 2)} for k in range(4)]
     for name, lines in (("references", references), ("predictions", references)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    scored = CliRunner().invoke(
-        app,
-        ["eval", *(str(tmp_path / f"{name}.jsonl") for name in ("predictions", "references"))]
-        + ["--json", str(tmp_path / "scores.json"), "--ci", "0", "--embedder", "none"],
-    )
+    told = [str(tmp_path / f"{name}.jsonl") for name in ("predictions", "references")]
+    options = ("--json", str(tmp_path / "scores.json"), "--ci", "0", "--embedder", "none")
+    scored = CliRunner().invoke(app, ["eval", *told, *options])
     assert scored.exit_code == 0, scored.stderr
     folder = tmp_path / "final"
     folder.mkdir()
@@ -153,7 +151,7 @@ def test_a_detector_is_pushed_with_the_figures_of_its_results(hub, tmp_path):
     (folder / "sdg_config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(save({"w": np.zeros(4, np.float32)}))
     words = ("detector", folder, "--repo", "me/eye", "--license", "apache-2.0", "--base-model", "org/base")
-    done = sdg_push(*words, "--results", tmp_path / "scores.json", "--dataset", "me/pictures")
+    done = sdg_push(*words, "--results", tmp_path / "scores.json", "--measured-on", "me/pictures")
     assert done.exit_code == 0, done.stderr
     files = hub.repos["model", "me/eye"].files()
     card = ModelCard(files["README.md"].decode())
@@ -167,7 +165,8 @@ def test_a_detector_is_pushed_with_the_figures_of_its_results(hub, tmp_path):
 
 
 def test_an_embedded_detector_brings_its_figures_where_its_data_set_is(hub):
-    done = sdg_push("detector", "sdg-tiny", "--repo", "org/sdg-tiny", "--dataset", "org/microworld")
+    on = ("--dataset", "org/microworld", "--measured-on", "org/microworld")
+    done = sdg_push("detector", "sdg-tiny", "--repo", "org/sdg-tiny", *on)
     assert done.exit_code == 0, done.stderr
     files = hub.repos["model", "org/sdg-tiny"].files()
     card = ModelCard(files["README.md"].decode())
@@ -200,7 +199,7 @@ def test_a_data_set_without_a_card_is_told_by_its_counts(hub, tmp_path):
             ("lora", "LORA", "--repo", "me/x", "--license", "mit"),
             "README.md, the card, is there: write license into it",
         ),
-        (("dataset", "LORA", "--repo", "me/x", "--dataset", "me/y"), "a data set has a license, but no data set"),
+        (("dataset", "LORA", "--repo", "me/x", "--dataset", "me/y"), "a data set has a license, but no base model"),
     ],
 )
 def test_what_a_card_cannot_be_told_is_refused(hub, lora, words, said):
@@ -317,7 +316,7 @@ def test_make_publish_pushes_everything_in_order():
     code, lines, _ = planned("HF_ORG=org", "DRY_RUN=1", "DATASET=made")
     assert code == 0
     assert [line.split("sdg push ")[1] for line in lines] == [
-        "detector sdg-tiny --repo org/sdg-tiny --dataset org/microworld --dry-run",
+        "detector sdg-tiny --repo org/sdg-tiny --dataset org/microworld --measured-on org/microworld --dry-run",
         "generator sdg-tiny-t2i --repo org/sdg-tiny-t2i --dataset org/microworld --dry-run",
         "dataset made --repo org/microworld --dry-run",
         "metric --repo org/sdg_eval --dry-run",

@@ -14,7 +14,7 @@ from PIL import Image
 from standins import build, picture, save_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from sdg.cards import write_recipe
+from sdg.cards import About, write_recipe
 from sdg.defects import Defect, DefectSet
 from sdg.detector import SDGDetector
 from sdg.engines.base import CheckpointError, Generation

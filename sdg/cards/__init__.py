@@ -71,7 +71,8 @@ class About:
         license: an identifier of the Hub, such as ``"apache-2.0"``; with ``license_link`` any name.
         license_link: address of a licence that the Hub has no identifier for.
         base_model: Hub id of what it was trained from, where the recipe or the adapter names none.
-        dataset: Hub id of the data set that it was trained and measured on.
+        dataset: Hub id of the data set that it was trained on.
+        measured_on: Hub id of the data set that its figures were measured on.
         results: file of ``sdg eval --json`` or ``benchmarks/detector_quality.py``.
     """
 
@@ -79,11 +80,12 @@ class About:
     license_link: str | None = None
     base_model: str | None = None
     dataset: str | None = None
+    measured_on: str | None = None
     results: str | os.PathLike[str] | None = None
 
     @property
     def said(self) -> dict[str, str]:
-        """What is said, but for the data set, by the name of its option."""
+        """What is said, but for the data sets, by the name of its option."""
         names = ("license", "license_link", "base_model", "results")
         return {name: os.fspath(value) for name in names if (value := getattr(self, name)) is not None}
 
@@ -127,23 +129,26 @@ def card_files(
                 f"README.md, the card, is there: write {', '.join(about.said)} into it, or take it away and have"
                 " another one made"
             )
-        if about.dataset is None and PLACE not in text:
+        if about == About() and PLACE not in text:
             return {}
-        text = text.replace(PLACE, repo_id)
-        if about.dataset is None:
-            return {CARD: text}
-        card = (DatasetCard if subject == "dataset" else ModelCard)(text)
-        card.data.datasets = list(dict.fromkeys([*(card.data.get("datasets") or []), about.dataset]))
+        card = (DatasetCard if subject == "dataset" else ModelCard)(text.replace(PLACE, repo_id))
+        if about.dataset is not None:
+            card.data.datasets = list(dict.fromkeys([*(card.data.get("datasets") or []), about.dataset]))
     elif about.license is None or (subject == "dataset" and counts is None):
         return {}
     else:
         results = None if about.results is None else read_results(about.results)
         data, values = _known(Path(folder), subject, repo_id, about, results, counts)
         card = render(subject, data, **values)
-    files = {CARD: str(card)}
-    if about.dataset is not None and (entries := card.data.get("eval_results")):
-        files[EVAL_RESULTS] = eval_results(entries, about.dataset)
-    return files
+    if about.measured_on is None:
+        return {CARD: str(card)}
+    entries = card.data.get("eval_results")
+    if not entries:
+        raise ValueError(
+            f"measured_on={about.measured_on!r}, and there is no figure: name a file of results, or give the card a"
+            " model-index"
+        )
+    return {CARD: str(card), EVAL_RESULTS: eval_results(entries, about.measured_on)}
 
 
 def write_card(
@@ -210,7 +215,7 @@ def _known(
         known["tags"] = [*TAGS[subject], FROM_NOTHING]
     measured: dict[str, Any] = {}
     if results is not None:
-        entries = results.model_index(about.dataset)
+        entries = results.model_index(about.measured_on)
         metrics = sorted({entry.metric_type for entry in entries})
         measured = {"model_name": name, "eval_results": entries, "metrics": metrics}
     library = "diffusers" if subject != "detector" else "peft" if adapter else "transformers"

@@ -40,7 +40,7 @@ def write_recipe(
         method: in words, such as ``"supervised fine-tuning"``.
         *configs: objects whose attributes of :data:`TOLD` are told.
         base_model: what training started from; None is nothing.
-        data: what it was trained on. Of an absolute path the name is kept.
+        data: what it was trained on. Of absolute paths the name is kept, other paths of this machine begin with ``./``.
         more: further settings.
 
     Returns:
@@ -89,6 +89,9 @@ def _told(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _named(place: str | os.PathLike[str] | None) -> str | None:
+    """A place as others may read it; a folder of this machine does not look like an id of the Hub."""
     if place is None:
         return None
-    return Path(place).name if os.path.isabs(place) else os.fspath(place)
+    if os.path.isabs(place):
+        return Path(place).name
+    return f"./{Path(place).as_posix()}" if Path(place).exists() else os.fspath(place)

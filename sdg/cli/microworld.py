@@ -111,8 +111,9 @@ def microworld(
 def _draw(folder: Path, plan: Plan, workers: int | None) -> None:
     from sdg.microworld.dataset import write_dataset
 
-    wanted = {**plan.sizes, "seed": plan.seed, "part": plan.part, "size": plan.size, "uncaptioned": plan.uncaptioned}
-    options = [word for name, value in wanted.items() for word in (f"--{name}", str(value))]
+    settings = {"seed": plan.seed, "part": plan.part, "size": plan.size, "uncaptioned": plan.uncaptioned}
+    wanted = [*plan.sizes.items(), *settings.items()]
+    options = [word for name, value in wanted for word in (f"--{name}", str(value))]
     command = shlex.join(["sdg", "microworld", "--out", "FOLDER", *options])
     with Advance("files", total=len(list(plan.parts()))) as bar:
 

@@ -66,7 +66,15 @@ def push(
         str | None,
         typer.Option(
             metavar="OWNER/NAME",
-            help="Data set that it was trained and measured on: for the card, and its figures in .eval_results.",
+            help="Data set that it was trained on.",
+            show_default=False,
+        ),
+    ] = None,
+    measured_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Data set of the card's figures, which then go into .eval_results, too.",
             show_default=False,
         ),
     ] = None,
@@ -95,7 +103,7 @@ def push(
     from sdg.publish import prepare
     from sdg.upload import UploadError
 
-    about = About(license, license_link, base_model, dataset, results)
+    about = About(license, license_link, base_model, dataset, measured_on, results)
     try:
         with prepare(what.value, repo, folder, wheel, about) as ready:
             width = max(len(f"{file.size:,}") for file in ready.files)

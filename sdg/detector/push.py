@@ -37,7 +37,7 @@ class PushesCheckpoint:
             token: access token; None takes the one of ``hf auth login``.
             card: file with the model's card; None is that of the checkpoint, unless an adapter made another of it.
             about: license, base model and measured results, of which a card is made where there is none; and the data
-                set that a card's figures were measured on.
+                sets that it was trained and measured on.
 
         Returns:
             The address of the commit.

@@ -89,7 +89,7 @@ def prepare(
         repo_id: ``"owner/name"``.
         folder: what to upload, or the name of an embedded checkpoint, such as ``"sdg-tiny"``.
         wheel: of this library, for a Space; None builds it from the sources.
-        about: what goes into the card of a folder that has none; and the data set, for its ``.eval_results``.
+        about: what goes into the card of a folder that has none; and the data sets that it was made and measured on.
 
     Yields:
         the upload; what was assembled for it is gone afterwards.
@@ -131,8 +131,10 @@ def _write_card(folder: Path, what: What, repo_id: str, about: About, beside: Pa
     """Write what belongs beside the folder's files: the card that it lacks, and measured results."""
     counts: dict[str, Any] | None = None
     if what == "dataset":
-        if about.dataset is not None or about.base_model is not None or about.results is not None:
-            raise ValueError("a data set has a license, but no data set, base model or results of its own")
+        if About(about.license, about.license_link) != about:
+            raise ValueError(
+                "a data set has a license, but no base model, no results and no data set that it was made on"
+            )
         if about.license is not None and not (folder / "README.md").is_file():
             counts = _counts(folder)
     if what == "generator" and not (folder / "README.md").is_file() and not (folder / RECIPE_FILE).is_file():
