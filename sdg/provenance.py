@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CODE = ("sdg", "train", "benchmarks/*.py")
 """What results depend on, as git's paths: text and results of other runs may change beside them."""
 
-_NOT_SAID = ("--out", "--sheet", "--plot")
+_NOT_SAID = ("--out", "--name", "--sheet", "--plot")
 """Options that say where results go, and change none of them."""
 
 

@@ -65,7 +65,7 @@ def _dataset(head: dict[str, Any]) -> list[str]:
 
 
 def _space(head: dict[str, Any]) -> list[str]:
-    said = [f'"{name}" is required' for name in ("title", "sdk", "app_file") if not head.get(name)]
+    said = [f'"{name}" is required' for name in ("sdk",) if not head.get(name)]
     said += _of("sdk", _listed(head, "sdk"), {"gradio", "docker", "static"})
     for name in ("colorFrom", "colorTo"):
         said += _of(name, _listed(head, name), COLOURS)

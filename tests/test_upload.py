@@ -216,7 +216,7 @@ def test_a_short_disturbance_is_waited_out(hub, tmp_path):
 
 def test_a_card_that_the_hub_does_not_take_is_its_own_sentence(hub, tmp_path):
     with pytest.raises(UploadError, match=r"Invalid metadata in README\.md"):
-        push(tmp_path / "one", GOOD | {"README.md": "---\n# x\nlicense:\n- mit\nbase_model: a/b\n---\n"})
+        push(tmp_path / "one", GOOD | {"README.md": "---\nlicense: none-that-is-known\nbase_model: a/b\n---\n"})
 
 
 def test_without_a_token_or_with_a_strangers(hub, tmp_path, monkeypatch):
