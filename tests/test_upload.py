@@ -159,7 +159,8 @@ def test_a_branch_is_made_and_main_stays(hub, tmp_path):
 
 @pytest.mark.parametrize(("kind", "repo_type"), [("adapter", "model"), ("dataset", "dataset"), ("space", "space")])
 def test_each_kind_goes_to_its_kind_of_repository(kind, repo_type, hub, tmp_path):
-    done = push(tmp_path / "one", repo="org/it", kind=kind, private=True)
+    files = GOOD | {"README.md": CARD.replace("license: mit", "license: mit\nsdk: gradio")}
+    done = push(tmp_path / "one", files, repo="org/it", kind=kind, private=True)
     assert hub.repos[repo_type, "org/it"].private
     assert done.address == f"{hub.address}/{'' if repo_type == 'model' else repo_type + 's/'}org/it"
 
