@@ -25,6 +25,7 @@ from tqdm import tqdm
 from sdg import Defect, DefectRefiner, SDGDetector, microworld
 from sdg.draw import contact_sheet
 from sdg.microworld.oracle import measure
+from sdg.provenance import write_result
 from sdg.records import Record
 from sdg.refine.loading import load_editor
 from sdg.refine.regions import mask_of
@@ -146,9 +147,7 @@ def main() -> None:
     for name in next(iter(results.values())):
         print(f"| {name} | {' | '.join(f'{r[name]:.3g}' for r in results.values())} |")
     record = {"data": {"world": "microworld", "split": args.split, "seed": SEED, "n": args.n}, "model": args.model}
-    (args.out / "refine.json").write_text(
-        json.dumps(record | {"editor": args.editor, "modes": results}, indent=1) + "\n"
-    )
+    write_result(args.out / "refine.json", record | {"editor": args.editor, "modes": results})
 
 
 if __name__ == "__main__":
