@@ -76,9 +76,11 @@ endif
 
 # What the page and the metric stand on goes first; a failure ends it, and a second run sends nothing twice.
 publish: PUSHED = $(if $(DRY_RUN), --dry-run)
+publish: MADE_ON = $(if $(DATASET), --dataset $(HF_ORG)/microworld)
+publish: MEASURED_ON = $(if $(DATASET), --measured-on $(HF_ORG)/microworld)
 publish: $(VENV)/.app
-	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(PUSHED)
-	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(PUSHED)
+	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(MADE_ON)$(MEASURED_ON)$(PUSHED)
+	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(MADE_ON)$(PUSHED)
 	$(if $(DATASET),$(BIN)/sdg push dataset $(DATASET) --repo $(HF_ORG)/microworld$(PUSHED))
 	$(BIN)/sdg push metric --repo $(HF_ORG)/sdg_eval$(PUSHED)
 	$(BIN)/sdg push space --repo $(HF_ORG)/sdg$(PUSHED)

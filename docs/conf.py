@@ -41,7 +41,8 @@ class Help(SphinxDirective):
     optional_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        told = CliRunner().invoke(commands, [*self.arguments, "--help"], env={"COLUMNS": "100", "NO_COLOR": "1"})
+        environment = {"COLUMNS": "88", "NO_COLOR": "1"}
+        told = CliRunner().invoke(commands, [*self.arguments, "--help"], env=environment, prog_name="sdg")
         if told.exit_code:
             raise self.error(told.output)
         return [nodes.literal_block(told.output, told.output.strip("\n"), language="text")]

@@ -316,6 +316,10 @@ class Report:
         head += f" Intervals: {100 * self.ci:g} %, bootstrap over images." if self.ci else ""
         return "\n\n".join([head, *(grid.markdown() for grid in self.grids())]) + "\n"
 
-    def to_json(self) -> str:
-        """The report as JSON; what is undefined is null."""
-        return to_json({field: getattr(self, field) for field in self.__dataclass_fields__})
+    def to_json(self, **about: Any) -> str:
+        """The report as JSON; what is undefined is null.
+
+        Args:
+            **about: what is to stand before it, such as :func:`sdg.provenance.made_by`.
+        """
+        return to_json(about | {field: getattr(self, field) for field in self.__dataclass_fields__})
