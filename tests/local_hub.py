@@ -124,11 +124,12 @@ class LocalHub:
     @contextmanager
     def here(self, monkeypatch: Any, token: str | None = OWNER) -> Iterator[LocalHub]:
         """Let the client in this process, which is told to stay offline, use this server; it does not wait to retry."""
-        from huggingface_hub import constants
+        from huggingface_hub import constants, hf_api
         from huggingface_hub.utils import _http
 
         with monkeypatch.context() as patch:
             patch.setattr(constants, "ENDPOINT", self.address)
+            patch.setattr(hf_api.api, "endpoint", self.address)  # of the functions that need no HfApi
             template = f"{self.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
             patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
             patch.setattr(constants, "HF_HUB_OFFLINE", False)
