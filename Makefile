@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := app,train,refine,quant,constrain,endpoint,ray,dev
+EXTRAS := app,train,refine,quant,constrain,endpoint,ray,docs,dev
 PACKAGING := pyproject.toml constraints.txt
 
-.PHONY: help install app test lint format bench manifest publish clean
+.PHONY: help install app test lint format docs bench manifest publish clean
 
 help:
 	@echo "make app      open the page on http://127.0.0.1:7860 (GRADIO_SERVER_PORT and SDG_MODEL are read)"
 	@echo "make test     run all tests"
 	@echo "make lint     check style, formatting and types"
 	@echo "make format   rewrite the files in the project's style"
+	@echo "make docs     build the site of docs/ into docs/_build; a broken link fails"
 	@echo "make bench    measure what README quotes"
 	@echo "make manifest list the hashes of the embedded checkpoints' files anew, after a change of one"
 	@echo "make publish  push checkpoints, metric and page to the Hub: HF_ORG=owner [DRY_RUN=1] [DATASET=folder]"
@@ -55,6 +56,10 @@ format: $(VENV)/.all
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.all
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build
+	@echo "open docs/_build/index.html"
+
 bench: $(VENV)/.all
 	$(BIN)/python benchmarks/detector_quality.py --n 1000
 	$(BIN)/python benchmarks/detector_speed.py
@@ -71,12 +76,14 @@ endif
 
 # What the page and the metric stand on goes first; a failure ends it, and a second run sends nothing twice.
 publish: PUSHED = $(if $(DRY_RUN), --dry-run)
+publish: MADE_ON = $(if $(DATASET), --dataset $(HF_ORG)/microworld)
+publish: MEASURED_ON = $(if $(DATASET), --measured-on $(HF_ORG)/microworld)
 publish: $(VENV)/.app
-	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(PUSHED)
-	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(PUSHED)
+	$(BIN)/sdg push detector sdg-tiny --repo $(HF_ORG)/sdg-tiny$(MADE_ON)$(MEASURED_ON)$(PUSHED)
+	$(BIN)/sdg push generator sdg-tiny-t2i --repo $(HF_ORG)/sdg-tiny-t2i$(MADE_ON)$(PUSHED)
 	$(if $(DATASET),$(BIN)/sdg push dataset $(DATASET) --repo $(HF_ORG)/microworld$(PUSHED))
 	$(BIN)/sdg push metric --repo $(HF_ORG)/sdg_eval$(PUSHED)
 	$(BIN)/sdg push space --repo $(HF_ORG)/sdg$(PUSHED)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist docs/_build *.egg-info

@@ -47,7 +47,7 @@ if PICKER == "list" and HERE and not ENDPOINT and not EDITOR_ENDPOINT:
 from sdg.detector import load_detector  # noqa: E402
 from sdg.refine.loading import load_editor  # noqa: E402
 from sdg.web import Models, build_page, launch_options, microworld_examples  # noqa: E402
-from sdg.web.gpu import placed  # noqa: E402
+from sdg.web.gpu import placed, placed_editor  # noqa: E402
 
 try:
     detector = load_detector(MODEL, ENDPOINT, PROMPT, **placed(ENDPOINT))
@@ -58,7 +58,7 @@ except (OSError, ValueError, ImportError) as error:
     sys.exit(f"SDG_MODEL={MODEL} cannot be served: {error}")
 
 try:
-    editor = load_editor(EDITOR, EDITOR_ENDPOINT) if EDITOR else None
+    editor = load_editor(EDITOR, EDITOR_ENDPOINT, **placed_editor(EDITOR, EDITOR_ENDPOINT)) if EDITOR else None
 except (OSError, ValueError, ImportError) as error:
     sys.exit(f"SDG_EDITOR={EDITOR} cannot edit: {error}")
 

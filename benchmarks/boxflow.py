@@ -42,6 +42,7 @@ from sdg.boxflow.rollout import Sampler, generators
 from sdg.defects import TYPES, DefectSet
 from sdg.draw import blank_figure, contact_sheet
 from sdg.microworld.oracle import measure
+from sdg.provenance import write_result
 from sdg.records import Record
 from sdg.training.checkpoint import last_complete_checkpoint
 
@@ -307,10 +308,12 @@ def remember(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         **{name: getattr(options, name) for name in ("captions", "pictures", "every", "split")},
     }
     path = options.out / "settings.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+    if not path.exists():
+        write_result(path, settings)
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    if {name: there.get(name) for name in settings} != settings:
         raise SystemExit(f"{options.out} holds results of other settings ({path}): choose another --out and --runs")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def change(arm: Path, other: Path, column: str, resamples: int = 2000) -> tuple[float, float, float]:

@@ -11,8 +11,6 @@ tables that docs/confidence.md quotes and writes them as ``confidence.json``. Af
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from sdg.calibration.fitting import Answers
 from sdg.calibration.plot import plot_confidence
 from sdg.detector.looks import SeveralLooks
 from sdg.detector.observe import observe
+from sdg.provenance import write_result
 from sdg.records import Record
 from sdg.training.degrade import degrade
 
@@ -158,11 +157,7 @@ def main() -> None:
         title = f"{args.model} on {len(both)} microworld test pictures, half of them degraded"
         plot_confidence(judged, title).savefig(args.plot, dpi=120)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        command = f"python benchmarks/calibration.py --model {args.model} --n {args.n} --looks {args.looks}"
-        record = {"command": command, "commit": commit, "split": "test", "seed": SEED, **results}
-        (args.out / "confidence.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_result(args.out / "confidence.json", {"split": "test", "seed": SEED, **results})
 
 
 if __name__ == "__main__":

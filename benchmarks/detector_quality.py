@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from sdg import DefectSet, SDGDetector, SDGEval, microworld
 from sdg.matching import match
+from sdg.provenance import write_result
 from sdg.records import Record
 from sdg.training.degrade import degrade
 from sdg.training.generator import find_pipeline
@@ -68,7 +68,8 @@ def main() -> None:
     )
     parser.add_argument("--redrawn", help="the same pictures through this generator: an embedded name or a folder")
     parser.add_argument("--embedder", default="auto", help="sentence embedder of DescCos, 'none' for none")
-    parser.add_argument("--out", type=Path, help="folder for quality.json; its curve.jsonl is printed")
+    parser.add_argument("--out", type=Path, help="folder for the figures; its curve.jsonl is printed")
+    parser.add_argument("--name", default="quality.json", help="file of the figures in that folder")
     args = parser.parse_args()
 
     detector = SDGDetector.from_pretrained(args.model, answer_only=args.answer_only)
@@ -108,18 +109,14 @@ def main() -> None:
         print(f"| {kind} | {found / total:.2f} | {total} |")
 
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         record = {
-            "command": f"python benchmarks/detector_quality.py --model {args.model} --n {args.n}",
-            "commit": commit,
             "model": args.model,
             "data": {"world": "microworld", "split": "test", "seed": SEED, "n": args.n},
             "metrics": result,
             "grey": grey | {"n_images": len(grey_images)},
             "recall_by_kind@0.5": kinds,
         }
-        (args.out / "quality.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_result(args.out / args.name, record)
         curve = args.out / "curve.jsonl"
         if curve.exists():
             print("\n| pictures seen | artifact F1@0.5 | misalignment F1@0.5 | clean art. / mis. | readable |")

@@ -10,7 +10,6 @@ through the generator's autoencoder: what the oracle reports there is its own er
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,6 +26,7 @@ from sdg.defects import TYPES, DefectSet
 from sdg.draw import contact_sheet
 from sdg.microworld.oracle import Measurement, measure
 from sdg.microworld.scorer import MicroworldScorer
+from sdg.provenance import write_result
 from sdg.records import Record
 from sdg.training.generator import MOST_OBJECTS, SHORT, find_pipeline
 from sdg.training.redraw import redraw
@@ -96,8 +96,7 @@ def main() -> None:
         cells = [Record(image, caption, DefectSet(())) for image, caption in zip(images[:24], captions, strict=False)]
         contact_sheet(cells, columns=6).save(args.sheet)
     if args.out:
-        about = {"command": f"python benchmarks/generator.py --model {args.model} --n {args.n}", "seed": SEED}
-        args.out.write_text(json.dumps(about | {"n": len(images), "figures": rows}, indent=1) + "\n", encoding="utf-8")
+        write_result(args.out, {"seed": SEED, "n": len(images), "figures": rows})
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ pictures. Degraded microworld pictures are in the checkpoint's world and must no
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from PIL import Image, ImageDraw
 from sdg import SDGDetector, microworld
 from sdg.calibration import auroc
 from sdg.detector.observe import look_at
+from sdg.provenance import write_result
 from sdg.training.degrade import degrade
 
 SEED = 20_000
@@ -113,11 +112,7 @@ def main() -> None:
         spread = f"{row['median']:.2f} ({row['least']:.2f} - {row['most']:.2f})"
         print(f"| {name} | {row['pictures']} | {against} | {row['called_outside']:.3f} | {spread} |")
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        command = f"python benchmarks/out_of_world.py --model {args.model} --n {args.n}"
-        record = {"command": command, "commit": commit, "threshold": world.threshold, "groups": rows}
-        (args.out / "out_of_world.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_result(args.out / "out_of_world.json", {"threshold": world.threshold, "groups": rows})
 
 
 if __name__ == "__main__":

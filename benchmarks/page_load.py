@@ -23,6 +23,7 @@ from gradio_client import Client, handle_file
 
 from sdg.defects import DefectSet
 from sdg.detector import load_detector
+from sdg.provenance import write_result
 from sdg.web import build_page, launch_options, microworld_examples
 
 
@@ -100,7 +101,7 @@ def main() -> None:
     }
     print(json.dumps(figures, indent=2))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_result(options.out, figures)
 
 
 if __name__ == "__main__":

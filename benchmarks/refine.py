@@ -135,8 +135,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for mode in args.modes:
-        # From the caption alone nothing stays as it was: the floor of similarity would refuse every picture.
-        options = {"feedback": mode, **({"min_similarity": 0.0} if mode == "fixed" else {}), **args.options}
+        # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
+        free = {"min_similarity": 0.0, "max_spread": 255} if mode == "fixed" else {}
+        options = {"feedback": mode, **free, **args.options}
         refiner = DefectRefiner(detector, editor, **options)
         lines = refined(refiner, records, args.out / f"{mode}.jsonl", args.out / f"{mode}.jpg")
         results[mode] = summary(lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -17,6 +18,7 @@ from scipy.stats import spearmanr
 from sdg import microworld
 from sdg.defects import DefectSet
 from sdg.microworld.scorer import MicroworldScorer
+from sdg.provenance import write_result
 from sdg.training.degrade import degrade
 
 SEED = 30_000
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="sdg-tiny-scorer")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
 
     scorer = MicroworldScorer.from_pretrained(args.model)
@@ -51,12 +54,21 @@ def main() -> None:
     began = time.perf_counter()
     marks = {name: np.array(scorer.score(images, captions)) for name, images in views.items()}
     rate = 2 * args.n / (time.perf_counter() - began)
-    for name, chosen in parts.items():
-        cells = [f"{spearmanr(m[chosen], truth[chosen]).statistic:.3f}" for m in marks.values()]
-        print(f"| {name} | {' | '.join(cells)} | {int(chosen.sum())} |")
-    error = [f"{np.abs(m - truth).mean():.3f}" for m in marks.values()]
+    rows = {
+        name: {view: float(spearmanr(m[chosen], truth[chosen]).statistic) for view, m in marks.items()}
+        | {"of": int(chosen.sum())}
+        for name, chosen in parts.items()
+    }
+    for name, row in rows.items():
+        print(f"| {name} | {row['as drawn']:.3f} | {row['degraded']:.3f} | {row['of']} |")
+    error = {view: float(np.abs(m - truth).mean()) for view, m in marks.items()}
     constant = float(np.abs(np.median(truth) - truth).mean())
-    print(f"\nmean absolute error {' / '.join(error)} (the best constant: {constant:.3f}); {rate:.0f} pictures/s")
+    said = " / ".join(f"{e:.3f}" for e in error.values())
+    print(f"\nmean absolute error {said} (the best constant: {constant:.3f}); {rate:.0f} pictures/s")
+    if args.out:
+        data = {"world": "microworld", "split": args.split, "seed": SEED, "n": args.n}
+        figures = {"spearman": rows, "mean absolute error": {**error, "the best constant": constant}}
+        write_result(args.out, {"model": args.model, "data": data, **figures})
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class DetectorReward:
     - R_loc: (sum of matched DIoU - ``unmatched_penalty`` * unmatched defects of both sides) / n, clipped to -1..1,
       where both sides have defects; ``both_clean``, ``missed_all`` or ``invented_all`` where one or both have none.
     - R_desc: sum of clip((cosine of the two reasons - ``cosine_low``) / ``cosine_range``, 0, 1) / n.
-    - R_imp: sum of clip(1 - |difference of importances| / ``importance_range``, 0, 1) / n.
+    - R_imp: sum of clip(1 - difference of importances / ``importance_range``, 0, 1) / n.
 
     A pair in which a side has no reason (or no importance) counts 0 in R_desc (or R_imp).
 

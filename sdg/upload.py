@@ -5,8 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -82,7 +81,12 @@ class Published:
     removed: tuple[str, ...] = ()
 
 
-def check_folder(folder: str | os.PathLike[str], kind: Kind, max_bytes: int = MAX_BYTES) -> list[File]:
+def check_folder(
+    folder: str | os.PathLike[str],
+    kind: Kind,
+    max_bytes: int = MAX_BYTES,
+    beside: str | os.PathLike[str] | None = None,
+) -> list[File]:
     """The files of a folder that may be uploaded, all of them checked.
 
     Weights are safetensors that can be opened; no file is a pickle, holds a secret or is larger than ``max_bytes``; the
@@ -93,6 +97,7 @@ def check_folder(folder: str | os.PathLike[str], kind: Kind, max_bytes: int = MA
         folder: what to upload. What tools leave behind (:data:`LEFT_OUT`) is left out.
         kind: what it holds.
         max_bytes: of one file.
+        beside: folder of further files, checked like the others; they go before those of the same path.
 
     Returns:
         the files, by path.
@@ -105,13 +110,16 @@ def check_folder(folder: str | os.PathLike[str], kind: Kind, max_bytes: int = MA
         raise RefusedError(f"there is no folder {str(folder)!r} to upload")
     files: list[File] = []
     wrong: list[str] = []
-    for here, folders, names in os.walk(folder):
+    places = [Path(place) for place in (beside, folder) if place is not None]
+    for root, (here, folders, names) in ((place, found) for place in places for found in os.walk(place)):
         folders[:] = sorted(name for name in folders if name not in LEFT_OUT)
         for name in folders:
             if Path(here, name).is_symlink():  # which os.walk passes by, so that its files would be missing
-                wrong.append(f"{_path(folder, here, name)} is a link to another folder: copy its files here")
+                wrong.append(f"{_path(root, here, name)} is a link to another folder: copy its files here")
         for name in sorted(set(names) - set(LEFT_OUT)):
-            source, path = Path(here, name), _path(folder, here, name)
+            source, path = Path(here, name), _path(root, here, name)
+            if any(file.path == path for file in files):
+                continue
             if not source.is_file():
                 wrong.append(f"{path} is not a file that can be read: remove it")
                 continue
@@ -119,7 +127,8 @@ def check_folder(folder: str | os.PathLike[str], kind: Kind, max_bytes: int = MA
             wrong += [f"{path} {reason}" for reason in _wrong_file(files[-1], max_bytes)]
     if not files:
         wrong.append("it holds no file")
-    wrong += _wrong_card(folder / "README.md", kind)
+    card = next((file.source for file in files if file.path == "README.md"), folder / "README.md")
+    wrong += _wrong_card(card, kind)
     if wrong:
         shown = "".join(f"\n- {line}" for line in wrong[:12])
         more = f"\n- … and {len(wrong) - 12} more" if len(wrong) > 12 else ""
@@ -189,27 +198,22 @@ def upload(
     return Published(str(address), commit.commit_url, tuple(removed))
 
 
-def upload_saved(
-    save: Callable[[str], object], card: Path | None, repo_id: str, kind: Kind, **options: Any
-) -> Published:
-    """Save something into a folder of its own, put its card beside it, check it and upload it.
+def check_login(repo_id: str) -> None:
+    """See that there is a token and that the Hub knows it, before long work whose result is to be uploaded.
 
     Args:
-        save: writes into the folder that it is given.
-        card: file with the card; None leaves what ``save`` wrote.
-        repo_id: as in :func:`upload`.
-        kind: as in :func:`upload`.
-        **options: others of :func:`upload`.
+        repo_id: ``"owner/name"``, for the message.
 
     Raises:
-        RefusedError: as :func:`check_folder` does.
-        UploadError: as :func:`upload` does.
+        UploadError: saying what the Hub, or the network, said and what to do.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        save(folder)
-        if card is not None:
-            Path(folder, "README.md").write_bytes(card.read_bytes())
-        return upload(check_folder(folder, kind), repo_id, kind, **options)
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.whoami()
+    except Exception as error:
+        raise UploadError(f"{repo_id} could not be published: {_said(error, repo_id, api.endpoint)}") from error
 
 
 def _path(folder: Path, here: str, name: str) -> str:
@@ -253,7 +257,8 @@ def _wrong_card(path: Path, kind: Kind) -> Iterator[str]:
     from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
     if not path.is_file():
-        yield "README.md, the card, is missing: write one whose head names the license"
+        told = "" if kind == "space" else ", or name the license (--license), and one is made of what is known"
+        yield f"README.md, the card, is missing: write one whose head names the license{told}"
         return
     card_class: Any = {"dataset": DatasetCard, "space": SpaceCard}.get(kind, ModelCard)
     try:
@@ -263,13 +268,14 @@ def _wrong_card(path: Path, kind: Kind) -> Iterator[str]:
         return
     if not data.get("license"):
         yield "README.md names no license: write `license: apache-2.0`, or the one that it has, into its head"
+    made = " (for a card that is made: --base-model)"
     if kind in ("model", "adapter") and not data.get("base_model"):
         if kind == "adapter":
-            yield "README.md names no base_model: write the model that the adapter belongs to into its head"
+            yield f"README.md names no base_model: write the model that the adapter belongs to into its head{made}"
         elif FROM_NOTHING not in (data.get("tags") or []):
             yield (
                 "README.md names no base_model: write what the model was trained from into its head, or the tag"
-                f" `{FROM_NOTHING}` where that was nothing"
+                f" `{FROM_NOTHING}` where that was nothing{made}"
             )
 
 

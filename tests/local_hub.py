@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from card_schema import wrong
+
 OWNER, STRANGER = "hf_" + "owner" * 7, "hf_" + "stranger" * 5
 """Tokens: of a member of ``org``, and of somebody else."""
 
@@ -322,9 +324,9 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             self._send(200, {"type": "user", "name": user[0], "orgs": [{"name": org} for org in user[1]]})
 
         def _yaml(self) -> None:
-            content = json.loads(self.body)["content"]
-            wrong = [] if re.search(r"^license: \S", content, re.M) else [{"message": '"license" is required'}]
-            self._send(400 if wrong else 200, {"warnings": [], "errors": wrong})
+            asked = json.loads(self.body)
+            found = [{"message": message} for message in wrong(asked["content"], asked.get("repoType"))]
+            self._send(400 if found else 200, {"warnings": [], "errors": found})
 
         def _preupload(self, repo: Repo, rev: str) -> None:
             tree = self._at(repo, rev)[1]

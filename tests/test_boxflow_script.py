@@ -16,6 +16,7 @@ from trl import ModelConfig, TrlParser
 
 from sdg.boxflow.base_rewards import JUDGE_PROMPT, CLIPScore, JudgeReward, MicroworldReward, PickScore
 from sdg.boxflow.config import BoxFlowGRPOConfig
+from sdg.cards import read_recipe
 from sdg.defects import Defect, DefectSet
 from sdg.response import render_response
 
@@ -136,6 +137,9 @@ def test_a_dry_run_of_the_papers_configuration(script, servers, tmp_path):
     assert len(named) > 12
     assert named - set(first) == {"kl"}  # beta is 0
     config = PeftConfig.from_pretrained(tmp_path / "run" / "final" / "lora")
+    recipe = read_recipe(tmp_path / "run" / "final" / "lora")
+    assert (recipe["method"], recipe["base_model"]) == ("BoxFlow-GRPO", "flux")
+    assert recipe["settings"]["rewards"]
     assert (config.r, config.lora_alpha) == (64, 128)
     DiffusionPipeline.from_pretrained(tmp_path / "flux").load_lora_weights(tmp_path / "run" / "final" / "lora")
 

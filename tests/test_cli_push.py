@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import snapshot_download
+import yaml
+from huggingface_hub import ModelCard, snapshot_download
 from local_hub import LocalHub
 from PIL import Image
 from safetensors.numpy import save
@@ -18,9 +19,11 @@ from typer.testing import CliRunner
 import sdg
 from sdg.cli import app
 from sdg.microworld import generate
+from sdg.records import write_records
 
 ROOT = Path(sdg.__file__).parents[1]
 WHEEL = "sdg_t2i-0.1.0-py3-none-any.whl"
+DEFECT = {"box": [0, 0, 500, 500], "type": "artifact", "reason": "two heads", "importance": 80}
 CARD = "---\nlicense: mit\nbase_model: org/base\n---\n\n# A card of its own\n"
 
 
@@ -108,6 +111,99 @@ def test_a_newer_push_says_what_it_took_away(hub, lora):
 def test_what_makes_no_sense_is_said(hub, lora, tmp_path, words, said):
     (tmp_path / "empty").mkdir()
     done = sdg_push(*(w.replace("LORA", str(lora)).replace("EMPTY", str(tmp_path / "empty")) for w in words))
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not hub.requests
+
+
+def test_a_lora_without_a_card_gets_one_of_what_is_known(hub, lora, tmp_path):
+    (lora / "README.md").unlink()
+    refused = sdg_push("lora", lora, "--repo", "me/lora")
+    assert refused.exit_code == 2
+    assert "the card, is missing: write one" in refused.stderr
+    assert "name the license (--license)" in refused.stderr
+    refused = sdg_push("lora", lora, "--repo", "me/lora", "--license", "mit")
+    assert "names no base_model" in refused.stderr
+    assert "--base-model" in refused.stderr
+    (lora / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    shown = sdg_push("lora", lora, "--repo", "me/lora", "--license", "mit", "--dry-run")
+    assert "base_model: org/base" in shown.stderr
+    assert not hub.requests
+    done = sdg_push("lora", lora, "--repo", "me/lora", "--license", "mit")
+    assert done.stdout == f"{hub.address}/me/lora\n", done.stderr
+    assert b'load_lora_weights("me/lora")' in hub.repos["model", "me/lora"].files()["README.md"]
+    assert sorted(p.name for p in lora.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"], (
+        "kept as it was"
+    )
+
+
+def test_a_detector_is_pushed_with_the_figures_of_its_results(hub, tmp_path):
+    references = [{"id": k, "defects": [DEFECT] * (k % 2)} for k in range(4)]
+    for name, lines in (("references", references), ("predictions", references)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    told = [str(tmp_path / f"{name}.jsonl") for name in ("predictions", "references")]
+    options = ("--json", str(tmp_path / "scores.json"), "--ci", "0", "--embedder", "none")
+    scored = CliRunner().invoke(app, ["eval", *told, *options])
+    assert scored.exit_code == 0, scored.stderr
+    folder = tmp_path / "final"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "sdg_config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(save({"w": np.zeros(4, np.float32)}))
+    words = ("detector", folder, "--repo", "me/eye", "--license", "apache-2.0", "--base-model", "org/base")
+    done = sdg_push(*words, "--results", tmp_path / "scores.json", "--measured-on", "me/pictures")
+    assert done.exit_code == 0, done.stderr
+    files = hub.repos["model", "me/eye"].files()
+    card = ModelCard(files["README.md"].decode())
+    assert {e.metric_name: e.metric_value for e in card.data.eval_results}["artifact BoxF1@0.5"] == 1.0
+    assert "`sdg eval predictions.jsonl references.jsonl --ci 0.0 --embedder none`" in card.text
+    assert b"id: me/pictures" in files[".eval_results/sdg-eval.yaml"]
+    refused = sdg_push(*words, "--results", tmp_path / "references.jsonl")
+    assert (refused.exit_code, "references.jsonl is not JSON" in refused.stderr) == (2, True)
+    refused = sdg_push(*words, "--results", tmp_path / "nowhere.json")
+    assert (refused.exit_code, "nowhere.json" in refused.stderr) == (2, True)
+
+
+def test_an_embedded_detector_brings_its_figures_where_its_data_set_is(hub):
+    on = ("--dataset", "org/microworld", "--measured-on", "org/microworld")
+    done = sdg_push("detector", "sdg-tiny", "--repo", "org/sdg-tiny", *on)
+    assert done.exit_code == 0, done.stderr
+    files = hub.repos["model", "org/sdg-tiny"].files()
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.datasets == ["org/microworld"]
+    figures = yaml.safe_load(files[".eval_results/sdg-eval.yaml"])
+    assert [f["value"] for f in figures] == [result.metric_value for result in card.data.eval_results]
+    assert {f["dataset"]["id"] for f in figures} == {"org/microworld"}
+
+
+def test_a_data_set_without_a_card_is_told_by_its_counts(hub, tmp_path):
+    records = list(generate(6, seed=5))
+    write_records(records, tmp_path / "pictures")
+    done = sdg_push("dataset", tmp_path / "pictures", "--repo", "me/pictures", "--license", "mit", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    defects = [d for r in records for d in r.defects]
+    assert f"6 pictures with\n{sum(d.type == 'artifact' for d in defects)} artifacts" in done.stderr
+    assert f"| microworld | 6 | {len(defects)} |" in done.stderr
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "rows.csv").write_text("a,b\n1,2\n")
+    refused = sdg_push("dataset", tmp_path / "other", "--repo", "me/other", "--license", "mit")
+    assert refused.exit_code == 2
+    assert "none can be made of what it holds" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("metric", "--repo", "me/x", "--license", "mit"), "metric has its own card"),
+        (
+            ("lora", "LORA", "--repo", "me/x", "--license", "mit"),
+            "README.md, the card, is there: write license into it",
+        ),
+        (("dataset", "LORA", "--repo", "me/x", "--dataset", "me/y"), "a data set has a license, but no base model"),
+    ],
+)
+def test_what_a_card_cannot_be_told_is_refused(hub, lora, words, said):
+    done = sdg_push(*(word.replace("LORA", str(lora)) for word in words))
     assert done.exit_code == 2
     assert said in done.stderr
     assert not hub.requests
@@ -220,8 +316,8 @@ def test_make_publish_pushes_everything_in_order():
     code, lines, _ = planned("HF_ORG=org", "DRY_RUN=1", "DATASET=made")
     assert code == 0
     assert [line.split("sdg push ")[1] for line in lines] == [
-        "detector sdg-tiny --repo org/sdg-tiny --dry-run",
-        "generator sdg-tiny-t2i --repo org/sdg-tiny-t2i --dry-run",
+        "detector sdg-tiny --repo org/sdg-tiny --dataset org/microworld --measured-on org/microworld --dry-run",
+        "generator sdg-tiny-t2i --repo org/sdg-tiny-t2i --dataset org/microworld --dry-run",
         "dataset made --repo org/microworld --dry-run",
         "metric --repo org/sdg_eval --dry-run",
         "space --repo org/sdg --dry-run",

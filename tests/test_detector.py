@@ -14,6 +14,7 @@ from PIL import Image
 from standins import build, picture, save_checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sdg.cards import About, write_recipe
 from sdg.defects import Defect, DefectSet
 from sdg.detector import SDGDetector
 from sdg.embedded import ROOT
@@ -272,6 +273,18 @@ def test_pushing_uploads_what_saving_writes_with_its_card(folder, tmp_path, monk
     assert repo.private
     assert {"config.json", "model.safetensors", "tokenizer.json", "sdg_config.json"} <= set(repo.files())
     assert repo.files()["README.md"] == card.read_bytes()
+
+
+def test_a_card_is_made_where_there_is_none(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "model")
+    write_recipe(tmp_path / "model", "GRPO", base_model="org/base")
+    with LocalHub() as hub, hub.here(monkeypatch):
+        SDGDetector.from_pretrained(tmp_path / "model").push_to_hub("me/eye", about=About("mit"))
+    files = hub.repos["model", "me/eye"].files()
+    assert b"base_model: org/base" in files["README.md"]
+    assert b"By GRPO" in files["README.md"]
+    assert "sdg_recipe.json" in files
+    assert not (tmp_path / "model" / "README.md").exists()
 
 
 def test_the_checkpoints_own_card_goes_along_unless_an_adapter_made_another_of_it(folder, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from sdg.defects import Defect, DefectSet
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "boxflow.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if "boxflow_grpo.py" in line]
 SETTINGS = PAGE.split("## Settings")[1].split("\n## ")[0]
 

@@ -1,11 +1,6 @@
 """The code of docs/data.md runs as it stands, from top to bottom, in an empty folder; its tables are true."""
 
-import contextlib
-import io
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import pages
 import pytest
@@ -19,27 +14,7 @@ PAGE, BLOCKS = pages.read("data.md")
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
     """What every block printed."""
-    folder = tmp_path_factory.mktemp("data")
-    environment = pages.shell(folder)
-    names: dict = {}
-    told = []
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for language, code in BLOCKS:
-            out = io.StringIO()
-            if language == "python":  # in one namespace, as in a notebook
-                with contextlib.redirect_stdout(out):
-                    exec(code, names)
-                told.append(out.getvalue())
-                continue
-            shell = ["bash", "-euo", "pipefail", "-c", code]
-            run = subprocess.run(shell, env=environment, capture_output=True, text=True)
-            assert run.returncode == 0, f"{code}\n{run.stdout}\n{run.stderr}"
-            told.append(run.stdout + run.stderr)
-    finally:
-        os.chdir(before)
-    return told
+    return pages.run(BLOCKS, tmp_path_factory.mktemp("data"))
 
 
 def test_the_page_has_nothing_but_code_that_runs():

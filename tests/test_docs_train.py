@@ -14,7 +14,7 @@ from sdg.training.sft import DetectorSFTConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "train-detector.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 ARGUMENTS = {"sft": DetectorSFTConfig, "grpo": DetectorGRPOConfig}
 

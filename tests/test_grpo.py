@@ -15,6 +15,7 @@ from transformers.models.qwen3_vl import modeling_qwen3_vl
 from trl import ModelConfig, TrlParser
 from trl.data_utils import prepare_multimodal_messages
 
+from sdg.cards import read_recipe
 from sdg.detector import SDGDetector
 from sdg.engines.transformers import TransformersEngine
 from sdg.microworld import generate
@@ -297,6 +298,7 @@ def test_the_recipe_trains_the_embedded_detector(tmp_path, parquet):
     assert {"completion", "loc", "desc", "imp", "format_ok", "advantage"} <= {*answers.column_names}
     assert len(answers) == 8
     for name in ("best", "final"):
+        assert read_recipe(tmp_path / name)["method"] == "GRPO"
         assert SDGDetector.from_pretrained(tmp_path / name)(RECORDS[0].image, RECORDS[0].caption).parse_error is None
 
 

@@ -29,7 +29,9 @@ def test_a_space_installs_what_the_page_requires():
     assert {f"{r.name}{r.specifier}" for r in listed("requirements.txt")} == required("app")
 
 
-@pytest.mark.parametrize("extra", ["app", "train", "quant", "constrain", "endpoint", "refine", "ray", "plot"])
+@pytest.mark.parametrize(
+    "extra", ["app", "train", "quant", "constrain", "endpoint", "refine", "ray", "plot", "docs", "dev"]
+)
 def test_the_tried_versions_meet_the_requirements(extra):
     tried = {r.name.lower().replace("_", "-"): next(iter(r.specifier)).version for r in listed("constraints.txt")}
     for requirement in map(Requirement, required(extra)):

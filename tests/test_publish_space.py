@@ -120,6 +120,9 @@ def test_the_wheel_holds_the_library_and_all_that_a_space_is_made_of(wheel):
         names = set(archive.namelist())
     kinds, parts = ("demo", "sdg_eval"), ("README.md", "app.py")
     templates = {f"sdg/publish/templates/{kind}/{part}" for kind in kinds for part in parts}
+    templates |= {
+        f"sdg/cards/templates/{name}.md" for name in ("detector", "lora", "generator", "dataset", "microworld")
+    }
     assert {"sdg/detector/__init__.py", "sdg/checkpoints/sdg-tiny/model.safetensors", *templates} <= names
     assert not [name for name in names if name.startswith(("tests/", "build/")) or "__pycache__" in name]
 

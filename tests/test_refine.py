@@ -8,7 +8,7 @@ from refine_hands import GREY, LEFT, RED, RIGHT, Eye, Hand, mend, picture
 from sdg import Defect, DefectRefiner, DefectSet
 from sdg.engines.base import EndpointError
 from sdg.refine import EditError, load
-from sdg.refine.similarity import similarity
+from sdg.refine.similarity import similarity, spread
 
 
 def refine(hand, image=None, eye=None, **options):
@@ -81,6 +81,48 @@ def test_the_best_of_the_candidates_is_kept_and_among_equals_the_one_that_change
     out = refine(Hand(act), candidates=3)
     assert [step.chosen for step in out.steps] == [1, 1]
     assert (np.asarray(out.image) == GREY).all()
+
+
+class TestSpread:
+    @staticmethod
+    def shade(task, seed):
+        pixels = np.asarray(task.image).copy()
+        pixels[np.asarray(task.mask) > 0] = 100 + 20 * (seed % 2)
+        return Image.fromarray(pixels)
+
+    def test_candidates_that_differ_are_refused_before_the_detector_is_asked(self):
+        out = refine(Hand(self.shade), max_spread=9)
+        assert not out.changed
+        assert "the editor is guessing: its candidates differ (spread 10.0 of 255, at most 9)" in out.reason
+        assert all(candidate.found is None for step in out.steps for candidate in step.candidates)
+        assert out.steps[0].to_json()["spread"] == pytest.approx(10)
+
+    def test_candidates_that_agree_are_judged(self):
+        out = refine(Hand(self.shade), max_spread=11)
+        assert out.changed
+        assert out.steps[0].spread == pytest.approx(10)
+
+    def test_an_editor_says_what_it_wants_and_the_caller_overrules_it(self):
+        hand = Hand(self.shade)
+        hand.max_spread = 5
+        assert not refine(hand).changed
+        assert refine(hand, max_spread=255).changed
+        assert refine(hand).settings["max_spread"] == 5
+
+    def test_one_candidate_has_nothing_to_differ_from(self):
+        out = refine(Hand(self.shade), max_spread=0, candidates=1)
+        assert out.changed
+        assert out.steps[0].spread is None
+
+    def test_it_is_the_mean_distance_from_the_mean_inside_the_mask(self):
+        pictures = [Image.new("RGB", (4, 2), (value, value, value)) for value in (0, 30, 60)]
+        assert spread(pictures) == pytest.approx(20)
+        pictures[0].paste((30, 30, 30), (0, 0, 2, 2))
+        pictures[2].paste((30, 30, 30), (0, 0, 2, 2))
+        mask = Image.new("L", (4, 2))
+        mask.paste(255, (0, 0, 2, 2))
+        assert spread(pictures, mask) == 0
+        assert spread(pictures) == pytest.approx(10)
 
 
 def test_an_editor_of_whole_pictures_gets_all_defects_at_once():
@@ -199,6 +241,7 @@ def test_pictures_of_any_size(size):
         ("min_confidence", 1.5, "outside 0..1"),
         ("min_similarity", -1, "outside 0..1"),
         ("grow", 1, "grow=1"),
+        ("max_spread", -1, "max_spread=-1 is outside 0..255"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_loaded(option, value, words):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from standins import picture, save_checkpoint
 from trl import ModelConfig, TrlParser
 
+from sdg.cards import read_recipe
 from sdg.detector import SDGDetector
 from sdg.microworld import VOCABULARY, generate
 from sdg.prompts import Prompt
@@ -251,6 +252,10 @@ def test_the_large_models_recipe_runs_on_a_stand_in(tmp_path, sdg30k, lora):
     module, arguments = parse("sft_qwen3vl_4b.yaml", *flags)
     module.main(*arguments)
     assert read_curve(tmp_path / "run" / "curve.jsonl")[-1]["step"] == 2
+    recipe = read_recipe(tmp_path / "run" / "final")
+    assert (recipe["method"], recipe["base_model"]) == ("supervised fine-tuning", base.name)
+    assert recipe["settings"]["learning_rate"] == 0.01
+    assert ("lora_r" in recipe["settings"]) == lora
     if lora:
         detector = SDGDetector.from_pretrained(base, adapter=tmp_path / "run" / "final")
         assert detector(picture(), "a car").info["new_tokens"] >= 1

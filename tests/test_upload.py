@@ -159,7 +159,8 @@ def test_a_branch_is_made_and_main_stays(hub, tmp_path):
 
 @pytest.mark.parametrize(("kind", "repo_type"), [("adapter", "model"), ("dataset", "dataset"), ("space", "space")])
 def test_each_kind_goes_to_its_kind_of_repository(kind, repo_type, hub, tmp_path):
-    done = push(tmp_path / "one", repo="org/it", kind=kind, private=True)
+    files = GOOD | {"README.md": CARD.replace("license: mit", "license: mit\nsdk: gradio")}
+    done = push(tmp_path / "one", files, repo="org/it", kind=kind, private=True)
     assert hub.repos[repo_type, "org/it"].private
     assert done.address == f"{hub.address}/{'' if repo_type == 'model' else repo_type + 's/'}org/it"
 
@@ -216,7 +217,7 @@ def test_a_short_disturbance_is_waited_out(hub, tmp_path):
 
 def test_a_card_that_the_hub_does_not_take_is_its_own_sentence(hub, tmp_path):
     with pytest.raises(UploadError, match=r"Invalid metadata in README\.md"):
-        push(tmp_path / "one", GOOD | {"README.md": "---\n# x\nlicense:\n- mit\nbase_model: a/b\n---\n"})
+        push(tmp_path / "one", GOOD | {"README.md": "---\nlicense: none-that-is-known\nbase_model: a/b\n---\n"})
 
 
 def test_without_a_token_or_with_a_strangers(hub, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import ModelConfig, TrlParser, get_peft_config
 
+from sdg.cards import write_recipe
 from sdg.engines.places import locate, read_settings, settings_folder
 from sdg.hub import HubOptions
 from sdg.prompts import as_prompt
@@ -110,6 +111,9 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         save_detector(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final", state, **settings)
+        started = {"base_model": model_args.model_name_or_path, "data": data_args.data}
+        for kept in filter(Path.is_dir, (folder / "final", folder / "best")):
+            write_recipe(kept, "GRPO", args, model_args, **started)
 
 
 if __name__ == "__main__":

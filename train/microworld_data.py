@@ -1,4 +1,4 @@
-"""Draw a microworld data set to parquet, in parts, on all cores.
+"""Draw a microworld data set to parquet, in parts, on all cores: `sdg microworld --out`, with what training asks for.
 
     python train/microworld_data.py --out data/microworld --n_train 60000 --n_validation 1000
 
@@ -8,30 +8,23 @@ Parts that are already there are kept, so an interrupted run goes on where it st
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from sdg import microworld
-from sdg.records import to_dataset
+from sdg.microworld.dataset import Plan, write_dataset
+from sdg.provenance import made_by
+from sdg.records import Record
 from sdg.training.degrade import degrade
 
 
-def draw_part(
-    path: Path, split: str, seed: int, start: int, n: int, uncaptioned: float, clean: bool, degraded: float
-) -> Path:
-    """Draw one parquet file; written under another name first, so that a file is either whole or absent."""
-    records = microworld.generate(n, seed, split, start=start, uncaptioned=uncaptioned, clean=clean)
-    rng = np.random.default_rng((seed, start))
-    if degraded:
-        records = (replace(r, image=degrade(r.image, rng)) if rng.random() < degraded else r for r in records)
-    whole = path.with_suffix(".part")
-    to_dataset(records).to_parquet(whole)
-    return whole.rename(path)
+def degraded(records: Iterable[Record], rng: np.random.Generator, share: float) -> Iterator[Record]:
+    """The records, a share of whose pictures are blurred, noised, compressed or rescaled."""
+    return (replace(r, image=degrade(r.image, rng)) if rng.random() < share else r for r in records)
 
 
 def main() -> None:
@@ -45,23 +38,25 @@ def main() -> None:
     parser.add_argument("--uncaptioned", type=float, default=0.04, help="share of training records without a caption")
     parser.add_argument("--clean", action="store_true", help="no defects at all: what the generator learns from")
     parser.add_argument("--degraded", type=float, default=0.0, help="share of pictures blurred, noised, compressed ...")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=None, help="processes; one a core where it is left out")
     args = parser.parse_args()
 
-    jobs = []
-    for split in ("train", "validation", "test"):
-        folder, total = args.out / split, getattr(args, f"n_{split}")
-        folder.mkdir(parents=True, exist_ok=True)
-        for start in range(0, total, args.part):
-            path = folder / f"{start:07d}.parquet"
-            if not path.exists():
-                share = args.uncaptioned if split == "train" else 0.0
-                jobs.append(
-                    (path, split, args.seed, start, min(args.part, total - start), share, args.clean, args.degraded)
-                )
-    with ProcessPoolExecutor(args.workers) as pool:
-        for done in tqdm([pool.submit(draw_part, *job) for job in jobs], desc="parts"):
-            done.result()
+    plan = Plan(
+        {"train": args.n_train, "validation": args.n_validation, "test": args.n_test},
+        seed=args.seed,
+        part=args.part,
+        uncaptioned=args.uncaptioned,
+        clean=args.clean,
+        altered=f"{100 * args.degraded:g} % of the pictures were degraded" if args.degraded else None,
+    )
+    alter = partial(degraded, share=args.degraded) if args.degraded else None
+    with tqdm(total=len(list(plan.parts())), desc="parts") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        command = made_by()["command"]
+        write_dataset(args.out, plan, workers=args.workers, alter=alter, progress=progress, command=command)
 
 
 if __name__ == "__main__":

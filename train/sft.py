@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import ModelConfig, TrlParser, get_peft_config
 
+from sdg.cards import write_recipe
 from sdg.microworld import HEADINGS, VOCABULARY
 from sdg.prompts import DEFAULT, Prompt
 from sdg.records import from_row
@@ -122,6 +123,9 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
     # Save. The best model by free-running F1 lies in best/ already.
     if trainer.is_world_process_zero():
         save_detector(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final", **settings)
+        started = {"base_model": model_args.model_name_or_path, "data": data_args.data}
+        for kept in filter(Path.is_dir, (folder / "final", folder / "best")):
+            write_recipe(kept, "supervised fine-tuning", args, model_args, **started)
 
 
 if __name__ == "__main__":

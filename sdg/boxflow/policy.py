@@ -73,7 +73,8 @@ class Policy(ABC):
         if name not in Policy._families:
             raise ValueError(
                 f"pipeline {name} has no policy; supported are {', '.join(sorted(Policy._families))}. For another "
-                f'family write a class of its own: class MyPolicy(Policy, pipeline="{name}"), see docs/boxflow.md'
+                f'family write a class of its own: class MyPolicy(Policy, pipeline="{name}"), see '
+                "docs/add-a-model-family.md"
             )
         return Policy._families[name](pipeline, max_sequence_length)
 

@@ -443,6 +443,7 @@ class BoxFlowGRPOTrainer(PushesWhatIsLoaded, GRPOTrainer):  # type: ignore[misc]
                 save_lora(model, self.policy.pipeline, folder / "lora")
             elif not _internal_call:
                 self.policy.transformer.save_pretrained(folder / "transformer")
+        self._write_recipe(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: TRL's card describes a model that writes text."""

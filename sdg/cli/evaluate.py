@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from sdg.cli.shared import PLOTS, Order, check_plot, check_writable, err, out, refuse
+from sdg.provenance import made_by, typed
 
 if TYPE_CHECKING:
     from sdg.evaluation import ImageCounts, Report
@@ -105,7 +106,10 @@ def evaluate(
         err.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
     try:
         if json_file is not None:
-            json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+            given = {"--against": against, "--ci": ci, "--matching": matching.value, "--embedder": embedder}
+            command = _command(predictions, references, given | {"--order": order.value}, by or [])
+            data = {"name": references.name}
+            json_file.write_text(report.to_json(**made_by(command), data=data) + "\n", encoding="utf-8")
         if markdown is not None:
             markdown.write_text(report.markdown(), encoding="utf-8")
         if plot is not None:
@@ -116,6 +120,15 @@ def evaluate(
         refuse(str(error))
     for path in filter(None, (json_file, markdown, plot)):
         err.print(Text(f"{path} written"))
+
+
+DEFAULTS = {"--against": None, "--ci": 0.95, "--matching": "hungarian", "--embedder": "auto", "--order": "xyxy"}
+
+
+def _command(predictions: Path, references: Path, given: Mapping[str, object], by: list[str]) -> str:
+    """The command as it can be typed again."""
+    options = [word for name, value in given.items() if value != DEFAULTS[name] for word in (name, str(value))]
+    return typed(["sdg", "eval", str(predictions), str(references), *options, *(w for b in by for w in ("--by", b))])
 
 
 def _scored(

@@ -59,7 +59,7 @@ class SDGDetector(Saves):
         self.made_for = made_for
         self.trust = trust or Trust()
         self._settings: dict[str, Any] = {}  # of the checkpoint, what is not asked about here included
-        self._card: Path | None = None
+        self._folder: Path | None = None  # of the checkpoint, unless an adapter made another of it
         self.min_confidence = self._bar(min_confidence)
 
     @classmethod
@@ -162,8 +162,7 @@ class SDGDetector(Saves):
             min_confidence=min_confidence,
         )
         detector._settings = settings
-        if added is None and (folder / "README.md").is_file():
-            detector._card = folder / "README.md"
+        detector._folder = folder if added is None else None
         return detector
 
     @classmethod

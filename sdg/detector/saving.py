@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from sdg.boxes import BoxOrder
 from sdg.calibration.trust import Trust
+from sdg.cards import CARD, RECIPE_FILE, About, write_card
 from sdg.engines.base import SETTINGS_FILE, Engine
 from sdg.prompts import Prompt
+from sdg.upload import check_folder, upload
 
 
 class Saves:
@@ -22,7 +26,7 @@ class Saves:
     made_for: str | None
     trust: Trust
     _settings: dict[str, Any]
-    _card: Path | None
+    _folder: Path | None
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the checkpoint as a plain transformers folder, with the prompt and settings beside it.
@@ -52,6 +56,7 @@ class Saves:
         private: bool | None = None,
         token: str | bool | None = None,
         card: str | os.PathLike[str] | None = None,
+        about: About | None = None,
     ) -> str:
         """Upload the checkpoint to a model repository of the Hub, in one commit, if it passes :mod:`sdg.upload`.
 
@@ -60,16 +65,24 @@ class Saves:
             private: of a new repository; None is the account's default.
             token: access token; None takes the one of ``hf auth login``.
             card: file with the model's card; None is that of the checkpoint, unless an adapter made another of it.
+            about: license, base model and measured results, of which a card is made where there is none; and the data
+                sets that it was trained and measured on.
 
         Returns:
             The address of the commit.
 
         Raises:
-            ValueError: ``RefusedError``, naming what must not be uploaded, or what the card lacks.
+            ValueError: ``RefusedError``, naming what must not be uploaded, or what the card lacks; and as
+                :func:`sdg.cards.card_files`.
             OSError: ``UploadError``, saying what the Hub said and what to do.
         """
-        from sdg.upload import upload_saved
-
-        found = self._card if card is None else Path(card)
-        options: dict[str, Any] = {"message": "Upload SDG detector", "private": private, "token": token}
-        return upload_saved(self.save_pretrained, found, repo_id, "model", **options).commit
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            for name in (CARD, RECIPE_FILE):
+                if self._folder is not None and Path(self._folder, name).is_file():
+                    shutil.copyfile(Path(self._folder, name), Path(folder, name))
+            if card is not None:
+                shutil.copyfile(card, Path(folder, CARD))
+            write_card(folder, folder, "detector", repo_id, about)
+            files = check_folder(folder, "model")
+            return upload(files, repo_id, "model", message="Upload SDG detector", private=private, token=token).commit

@@ -27,7 +27,7 @@ def by_column(counts: ImageCounts, values: Sequence[Any], ci: float | None = Non
         ci: None, or the level of the intervals.
 
     Returns:
-        What :meth:`sdg.evaluation.SDGEval.compute` returns, by value.
+        What :meth:`sdg.SDGEval.compute` returns, by value.
 
     Raises:
         ValueError: for another number of values than of images.

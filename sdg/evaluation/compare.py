@@ -49,7 +49,7 @@ def compare_counts(first: ImageCounts, second: ImageCounts, ci: float = 0.95) ->
         ci: level of the intervals.
 
     Returns:
-        By metric, the keys of :meth:`sdg.evaluation.SDGEval.compute`.
+        By metric, the keys of :meth:`sdg.SDGEval.compute`.
 
     Raises:
         ValueError: for tables of other references, thresholds, matching or embedder.

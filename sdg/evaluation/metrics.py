@@ -83,7 +83,7 @@ def estimate(metrics: Callable[[Sums], Sums], columns: Sums, ci: float | None) -
 
 
 def summarise(counts: ImageCounts, ci: float | None = None) -> dict[str, Any]:
-    """The flat dictionary of :meth:`sdg.evaluation.SDGEval.compute`.
+    """The flat dictionary of :meth:`sdg.SDGEval.compute`.
 
     Args:
         counts: the table of counts, or some images of it.

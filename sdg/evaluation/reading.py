@@ -110,7 +110,7 @@ def read_predictions(predictions: Iterable[Prediction], name: str) -> Answers:
     """Read one prediction an image; a response that cannot be read, and a set with a parse_error, has no rows.
 
     Args:
-        predictions: see :meth:`sdg.evaluation.SDGEval.compute`.
+        predictions: see :meth:`sdg.SDGEval.compute`.
         name: what errors call them.
 
     Raises:

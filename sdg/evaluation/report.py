@@ -140,7 +140,7 @@ def table_2(results: Results, title: str = "SDG-Eval", first: str = "model") -> 
     """Results in the layout of the paper's Table 2, a grid a type.
 
     Args:
-        results: rows by name, from :meth:`sdg.evaluation.SDGEval.compute`, from
+        results: rows by name, from :meth:`sdg.SDGEval.compute`, from
             :func:`sdg.evaluation.breakdown.by_column`, or from :data:`sdg.evaluation.published.TABLE_2`.
         title: what the grids are called.
         first: name of the first column.
@@ -227,7 +227,7 @@ class Report:
         names: what people call each set, by its key: ``predictions``, and ``against`` where there is one.
         matching: how predictions were matched.
         ci: level of the intervals, or None.
-        results: by key, the flat dictionary of :meth:`sdg.evaluation.SDGEval.compute`.
+        results: by key, the flat dictionary of :meth:`sdg.SDGEval.compute`.
         image_level: by key, see :func:`sdg.evaluation.image_level`.
         comparison: by metric, where there are two sets.
         by: break-downs by column and key.
@@ -316,6 +316,10 @@ class Report:
         head += f" Intervals: {100 * self.ci:g} %, bootstrap over images." if self.ci else ""
         return "\n\n".join([head, *(grid.markdown() for grid in self.grids())]) + "\n"
 
-    def to_json(self) -> str:
-        """The report as JSON; what is undefined is null."""
-        return to_json({field: getattr(self, field) for field in self.__dataclass_fields__})
+    def to_json(self, **about: Any) -> str:
+        """The report as JSON; what is undefined is null.
+
+        Args:
+            **about: what is to stand before it, such as :func:`sdg.provenance.made_by`.
+        """
+        return to_json(about | {field: getattr(self, field) for field in self.__dataclass_fields__})

@@ -95,7 +95,7 @@ def score_lines(lines: Lines, metric: SDGEval, names: Mapping[str, str], by: Ite
         by: fields to break down by; ``tier`` and ``subtype`` are those of the references.
 
     Raises:
-        ValueError: where no line has such a field, and as :meth:`sdg.evaluation.SDGEval.compute`.
+        ValueError: where no line has such a field, and as :meth:`sdg.SDGEval.compute`.
         EmbedderNotFound: where the embedder cannot be loaded.
     """
     columns: dict[str, list[Any] | None] = {

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sdg
 from sdg import embedded
+from sdg.cards import RECIPE_FILE, About, Subject, write_card
 from sdg.hub import HubError
 from sdg.publish.space import Space, assemble_space
 from sdg.upload import File, Kind, Published, RefusedError, check_folder, upload
@@ -79,6 +80,7 @@ def prepare(
     repo_id: str,
     folder: str | os.PathLike[str] | None = None,
     wheel: str | os.PathLike[str] | None = None,
+    about: About | None = None,
 ) -> Iterator[Push]:
     """Check a folder, or assemble a Space, for an upload.
 
@@ -87,6 +89,7 @@ def prepare(
         repo_id: ``"owner/name"``.
         folder: what to upload, or the name of an embedded checkpoint, such as ``"sdg-tiny"``.
         wheel: of this library, for a Space; None builds it from the sources.
+        about: what goes into the card of a folder that has none; and the data sets that it was made and measured on.
 
     Yields:
         the upload; what was assembled for it is gone afterwards.
@@ -96,8 +99,10 @@ def prepare(
         ValueError: for a name that is no ``"owner/name"``, a folder too many or too few, and a Space that cannot be
             assembled.
     """
-    _check_name(repo_id)
+    check_name(repo_id)
     if what in ASSEMBLED:
+        if about is not None and about != About():
+            raise ValueError(f"{what} has its own card, which tells its license and all else")
         if folder is not None:
             raise ValueError(f"{what} is assembled from this package: name no folder ({os.fspath(folder)!r})")
         with tempfile.TemporaryDirectory() as scratch:
@@ -120,15 +125,55 @@ def prepare(
     if not any(any(path.glob(pattern)) for pattern in patterns):
         raise RefusedError(f"{path} holds no {what}: {wanted} is missing")
     adapter = what == "lora" or (what == "detector" and (path / "adapter_config.json").is_file())
-    yield _checked(what, repo_id, path, "dataset" if what == "dataset" else "adapter" if adapter else "model")
+    kind: Kind = "dataset" if what == "dataset" else "adapter" if adapter else "model"
+    with tempfile.TemporaryDirectory() as beside:
+        _write_card(path, what, repo_id, about or About(), Path(beside))
+        yield _checked(what, repo_id, path, kind, Path(beside))
 
 
-def _checked(what: What, repo_id: str, folder: Path, kind: Kind) -> Push:
-    files = check_folder(folder, kind)
-    return Push(what, repo_id, kind, tuple(files), (folder / "README.md").read_text(encoding="utf-8"))
+def _write_card(folder: Path, what: What, repo_id: str, about: About, beside: Path) -> None:
+    """Write what belongs beside the folder's files: the card that it lacks, and measured results."""
+    counts: dict[str, Any] | None = None
+    if what == "dataset":
+        if About(about.license, about.license_link) != about:
+            raise ValueError(
+                "a data set has a license, but no base model, no results and no data set that it was made on"
+            )
+        if about.license is not None and not (folder / "README.md").is_file():
+            counts = _counts(folder)
+    if what == "generator" and not (folder / "README.md").is_file() and not (folder / RECIPE_FILE).is_file():
+        raise RefusedError(f"{folder} has no card (README.md), and of a pipeline nothing is known: write one")
+    subject: Subject = what  # type: ignore[assignment]
+    write_card(folder, beside, subject, repo_id, about, counts)
 
 
-def _check_name(repo_id: str) -> None:
+def _counts(folder: Path) -> dict[str, Any]:
+    from sdg.readers import read
+    from sdg.statistics import collect
+
+    try:
+        counts = collect(read(folder, images=False)).to_json()
+    except (ValueError, OSError) as error:
+        raise RefusedError(
+            f"{folder} has no card (README.md), and none can be made of what it holds: {error}. Write it yourself"
+        ) from None
+    if not counts["images"]:
+        raise RefusedError(f"{folder} holds no record: there is nothing to publish")
+    return counts
+
+
+def _checked(what: What, repo_id: str, folder: Path, kind: Kind, beside: Path | None = None) -> Push:
+    files = check_folder(folder, kind, beside=beside)
+    card = next(file.source for file in files if file.path == "README.md")
+    return Push(what, repo_id, kind, tuple(files), card.read_text(encoding="utf-8"))
+
+
+def check_name(repo_id: str) -> None:
+    """Refuse what is no ``"owner/name"``.
+
+    Raises:
+        ValueError: naming it.
+    """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:

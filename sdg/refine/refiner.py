@@ -19,7 +19,7 @@ from sdg.refine.editors import EditError, Editor, Task, usable
 from sdg.refine.feedback import Feedback, task_of
 from sdg.refine.regions import groups
 from sdg.refine.results import Candidate, Refinement, Step, load
-from sdg.refine.similarity import similarity
+from sdg.refine.similarity import similarity, spread
 
 SMALLEST_GAIN = 0.01
 """A candidate is kept only if the load falls by more: less is the detector's own noise."""
@@ -46,6 +46,7 @@ class Options:
     min_similarity: float = 0.8
     outside: bool = False
     types: tuple[DefectType, ...] = tuple(DefectType)
+    max_spread: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -65,6 +66,8 @@ class Options:
         for name in ("min_confidence", "min_similarity"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} is outside 0..1")
+        if self.max_spread is not None and not 0 <= self.max_spread <= 255:
+            raise ValueError(f"max_spread={self.max_spread!r} is outside 0..255; 255 lets all candidates pass")
         if not 0 <= self.grow < 1:
             raise ValueError(f"grow={self.grow!r} is not a share of the picture's side in 0..1")
 
@@ -99,6 +102,9 @@ class DefectRefiner:
         grow: room round each box that may change, too, as a share of the picture's shorter side.
         min_similarity: least structural similarity (SSIM) outside the boxes of an edit that redraws the whole picture.
         types: of the defects that are repaired; None is what the editor can (the embedded one: artifacts).
+        max_spread: how far candidates may lie from their mean, inside the mask, 0..255: an editor that draws something
+            else from every seed is guessing, and none of its candidates is kept. None is what the editor asks for
+            (the embedded one does; others do not), 255 lets all pass. A single candidate has nothing to differ from.
         outside: also work on pictures that lie outside the detector's world, of which its answers mean little.
 
     Raises:
@@ -123,6 +129,7 @@ class DefectRefiner:
         grow: float = 0.04,
         min_similarity: float = 0.8,
         types: Sequence[str | DefectType] | None = None,
+        max_spread: float | None = None,
         outside: bool = False,
     ) -> None:
         self.options = Options(
@@ -134,6 +141,7 @@ class DefectRefiner:
             grow=grow,
             min_similarity=min_similarity,
             outside=outside,
+            max_spread=max_spread,
             types=tuple(DefectType) if types is None else types,  # type: ignore[arg-type]
         )
         if isinstance(editor, str):
@@ -146,6 +154,8 @@ class DefectRefiner:
             detector = SDGDetector.from_pretrained(detector)
         if types is None:
             self.options = replace(self.options, types=getattr(editor, "types", tuple(DefectType)))
+        if max_spread is None:
+            self.options = replace(self.options, max_spread=getattr(editor, "max_spread", None))
         self.detector: Detector = detector
         self.editor: Editor = editor
 
@@ -213,14 +223,27 @@ class DefectRefiner:
         task = task_of(image, caption, group, self.options.feedback, self.options.grow)
         candidates = self._candidates(task, range(first, first + self.options.candidates))
         alive = [i for i, candidate in enumerate(candidates) if candidate.refused is None]
+        apart, guessed = self._guessed([candidates[i].image for i in alive], task.mask)
+        if guessed:
+            candidates = [replace(c, refused=guessed) if c.refused is None else c for c in candidates]
+            alive = []
         answers = self._look([candidates[i].image for i in alive], caption)
         for i, answer in zip(alive, answers, strict=True):
             candidates[i] = replace(candidates[i], found=answer, refused=self._verdict(found, answer))
         chosen = self._best(image, candidates)
         return Step(
             number, group, task.mask, task.instruction, image, found, tuple(candidates), chosen,
-            time.monotonic() - started,
+            time.monotonic() - started, apart,
         )  # fmt: skip
+
+    def _guessed(self, images: Sequence[Any], mask: Image.Image | None) -> tuple[float | None, str | None]:
+        """How far candidates lie from their mean, and why that is too far; None where it is not."""
+        if len(images) < 2:
+            return None, None
+        apart, most = spread(images, mask), self.options.max_spread
+        if most is None or apart <= most:
+            return apart, None
+        return apart, f"the editor is guessing: its candidates differ (spread {apart:.1f} of 255, at most {most:g})"
 
     def _candidates(self, task: Task, seeds: Sequence[int]) -> list[Candidate]:
         """What the editor makes of a task; whatever goes wrong there is a reason, not an end."""

@@ -70,6 +70,7 @@ class Step:
         candidates: what the editor made of it.
         chosen: index of the one that was kept; None where none was.
         seconds: that it took.
+        spread: of the candidates inside the mask (:func:`sdg.refine.similarity.spread`); None for fewer than two.
     """
 
     round: int
@@ -81,6 +82,7 @@ class Step:
     candidates: tuple[Candidate, ...]
     chosen: int | None
     seconds: float = 0.0
+    spread: float | None = None
 
     @property
     def kept(self) -> Candidate | None:
@@ -110,6 +112,7 @@ class Step:
             "instruction": self.instruction,
             "load": load(self.found),
             "candidates": [candidate.to_json() for candidate in self.candidates],
+            "spread": self.spread,
             "chosen": self.chosen,
             "reason": self.reason,
             "seconds": round(self.seconds, 3),

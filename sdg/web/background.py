@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -14,10 +16,10 @@ PATIENCE = 0.2
 visitor who asks anew while it waits for that."""
 
 
-def in_background(steps: Iterator[T], turn: threading.Lock) -> Generator[T | None]:
-    """What an iterator yields, from a thread; None whenever there is nothing new for a while.
+def in_background(steps: Generator[T], turn: threading.Lock) -> Generator[T | None]:
+    """What a generator yields, from a thread; None whenever there is nothing new for a while.
 
-    Closing it ends the thread at the iterator's next step. Until then ``turn`` is held, so that nobody else uses the
+    Closing it ends the thread at the generator's next step. Until then ``turn`` is held, so that nobody else uses the
     model.
 
     Args:
@@ -25,14 +27,14 @@ def in_background(steps: Iterator[T], turn: threading.Lock) -> Generator[T | Non
         turn: held while there is work.
 
     Raises:
-        Exception: what the iterator raises.
+        Exception: what the generator raises.
     """
     news: SimpleQueue[tuple[str, T | Exception | None]] = SimpleQueue()
     left = threading.Event()
 
     def work() -> None:
         try:
-            with turn:
+            with turn, closing(steps):
                 while not left.is_set():
                     try:
                         news.put(("step", next(steps)))
@@ -42,7 +44,8 @@ def in_background(steps: Iterator[T], turn: threading.Lock) -> Generator[T | Non
         except Exception as error:
             news.put(("error", error))
 
-    threading.Thread(target=work, daemon=True).start()
+    # With the context of the request, by which ZeroGPU knows the visitor.
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
         while True:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -74,7 +75,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         return {parts[name]: value for name, value in view.items()}
 
     def begin(request: gr.Request) -> dict[Any, Any]:
-        return {**named(_begun(before(page, LINE))), question: latest.ask(request.session_hash)}
+        return {**named({**_nothing(), **waiting(before(page, LINE))}), question: latest.ask(request.session_hash)}
 
     def choose(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
         example = examples[event.index]
@@ -173,7 +174,7 @@ def show(image: Image.Image, found: DefectSet) -> View:
         "json_fold": gr.update(visible=True),
         "raw": found.raw or "",
         "raw_fold": gr.update(visible=bool(found.raw)),
-        **_idle_buttons(),
+        **idle_buttons(),
     }
 
 
@@ -189,21 +190,27 @@ def _nothing() -> View:
     return empty | hide | {"json": "", "raw": "", "overlay": None, "file": None}
 
 
-def _idle_buttons() -> View:
+def idle_buttons() -> View:
+    """Nothing is at work: a tab's button that runs, and not the one that stops."""
     return {"run": gr.update(visible=True), "stop": gr.update(visible=False)}
 
 
-def _begun(ahead: int) -> View:
+def waiting(ahead: int) -> View:
+    """A visitor waits in the line.
+
+    Args:
+        ahead: requests that are before.
+    """
     line = "" if not ahead else f"{ahead} request{'s are' if ahead > 1 else ' is'} before yours; your turn comes."
-    waiting = html.verdict("busy", "Waiting", line)
-    return {**_nothing(), "verdict": waiting, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
+    said = html.verdict("busy", "Waiting", line)
+    return {"verdict": said, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
 
 
 def _stopped() -> View:
-    return {**_nothing(), **_idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])}
+    return {**_nothing(), **idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])}
 
 
-def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
+def _runner(models: Models, kept: Kept[DefectSet]) -> Callable[..., Generator[View]]:
     def answer(name: str | None, image: Image.Image, caption: str) -> Generator[str | DefectSet]:
         yield from watch(models.get(name), image, caption)
 
@@ -235,14 +242,15 @@ def _runner(models: Models, kept: Kept) -> Callable[..., Generator[View]]:
                     if not wanted():
                         return
                     if isinstance(step, DefectSet):
-                        kept.keep(chosen, path, caption, step)
+                        if not step.parse_error:
+                            kept.keep(chosen, path, caption, step)
                         yield from _told(image, step)
                     else:
                         yield {"words": html.reasoning(so_far(step), "writing")}
         except Exception as error:
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
-            yield {**_nothing(), **_idle_buttons(), "verdict": failed}
+            yield {**_nothing(), **idle_buttons(), "verdict": failed}
             raise gr.Error(message, title="This did not work", print_exception=False) from error
 
     return run
@@ -303,8 +311,10 @@ def opened(picture: Any) -> tuple[Path, Image.Image]:
 
 
 def sentence(error: Exception) -> str:
-    """What a visitor is told: our own refusals as they are; anything else by its kind, with the details in the log."""
+    """What a visitor is told: refusals, ours and ZeroGPU's, as they are; anything else by its kind, with a log."""
     if isinstance(error, ValueError):
         return str(error)
+    if isinstance(error, gr.Error):
+        return re.sub(r"<[^>]*>", "", str(error.message))
     log.exception("detection failed", exc_info=error)
     return f"The model failed on this picture ({type(error).__name__}). The log of the page has the details."

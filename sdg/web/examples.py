@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from sdg.defects import DefectSet
 from sdg.microworld import generate
 from sdg.records import Record
 
@@ -47,7 +47,10 @@ def microworld_examples(n: int = 6, seed: int = 0) -> list[Example]:
     return examples
 
 
-class Kept:
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
     """Answers on examples, kept once they were given: a model says the same of the same picture every time.
 
     Args:
@@ -57,19 +60,17 @@ class Kept:
     def __init__(self, examples: Sequence[Example]):
         self._examples = {(example.caption, _digest(example.path)) for example in examples}
         self._captions = {example.caption for example in examples}
-        self._answers: dict[tuple[str, str, str], DefectSet] = {}
+        self._answers: dict[tuple[str, str, str], T] = {}
 
-    def find(self, model: str | None, path: Path, caption: str) -> DefectSet | None:
+    def find(self, model: str | None, path: Path, caption: str) -> T | None:
         """The answer of that model on that file with that caption, or None."""
         if caption not in self._captions:
             return None
         return self._answers.get((model or "", caption, _digest(path)))
 
-    def keep(self, model: str | None, path: Path, caption: str, found: DefectSet) -> None:
-        """Keep an answer, where it is one on an example and could be read."""
-        if caption not in self._captions or found.parse_error:
-            return
-        if (caption, digest := _digest(path)) in self._examples:
+    def keep(self, model: str | None, path: Path, caption: str, found: T) -> None:
+        """Keep an answer, where it is one on an example."""
+        if caption in self._captions and (caption, digest := _digest(path)) in self._examples:
             self._answers[model or "", caption, digest] = found
 
 

@@ -15,6 +15,8 @@ ICONS = {
     "clean": "M8 12.5l2.8 2.8L16.2 9.5M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18Z",
     "unread": "M9.5 9.2a2.6 2.6 0 1 1 3.7 2.5c-.8.4-1.2 1-1.2 1.9m0 2.6v.3M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18Z",
     "outside": "M3 12a9 9 0 0 1 14.5-7.1M21 12a9 9 0 0 1-14.5 7.1M14 3h5v5M10 21H5v-5M12 8v4.5m0 3v.3",
+    "better": "M4 7l5 5 3.5-3.5L20 16m0-5.5V16h-5.5",
+    "same": "M5 9.5h14M5 14.5h14",
     "failed": "M9 9l6 6m0-6l-6 6M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18Z",
     "idle": "M4 8V5a1 1 0 0 1 1-1h3m8 0h3a1 1 0 0 1 1 1v3m0 8v3a1 1 0 0 1-1 1h-3m-8 0H5a1 1 0 0 1-1-1v-3",
     "scored": "M4 20V10m5.3 10V4m5.4 16v-7M20 20V8",
@@ -62,40 +64,45 @@ def _with_code(text: str) -> str:
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
-def verdict(state: str, headline: str, detail: str = "") -> str:
+def verdict(state: str, headline: str, detail: str = "", below: str = "") -> str:
     """The one line that says how it went; each state of :data:`ICONS` has its own colour, icon and words.
 
     Args:
         state: of :data:`ICONS`.
         headline: what happened.
         detail: one or two sentences more; may hold `code` in backticks.
+        below: HTML under them.
     """
     return (
         f'<div class="sdg-verdict {state}" data-state="{state}" role="status" aria-live="polite">{icon(state)}'
-        f"<div><b>{escape(headline)}</b><p>{_with_code(detail)}</p></div></div>"
+        f"<div><b>{escape(headline)}</b><p>{_with_code(detail)}</p></div>{below}</div>"
     )
 
 
-def verdict_on(found: DefectSet) -> str:
+def verdict_on(found: DefectSet, so: str = "") -> str:
     """The verdict on an answer.
 
     An answer that could not be read is never shown as a clean picture, and one on a picture from outside the model's
     world never as a finding.
+
+    Args:
+        found: the answer.
+        so: what follows where it is of no use, in a sentence.
     """
-    strange = outside_sentence(found)
+    strange, so = outside_sentence(found), so and f" {so}"
     if found.parse_error:
         also = f" {strange}" if strange else ""
         return verdict(
             "unread",
             "The answer could not be read",
-            f"This is a failure of the model, not a clean picture: {found.parse_error}{also}",
+            f"This is a failure of the model, not a clean picture: {found.parse_error.rstrip('.')}.{also}{so}",
         )
     if strange:
         said = f"reports {_count(len(found), 'defect')}" if found else "reports no defect"
         return verdict(
             "outside",
             "This picture is outside this model's world",
-            f"{strange} It {said}. `{FULL_MODEL}` is made for pictures of any kind.",
+            f"{strange} It {said}. `{FULL_MODEL}` is made for pictures of any kind.{so}",
         )
     seconds = found.info.get("seconds")
     took = f" Answered in {seconds:.1f} s." if isinstance(seconds, int | float) else ""

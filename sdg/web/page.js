@@ -8,6 +8,9 @@
     return part && { result: part.closest(".sdg-result"), number: part.dataset.defect };
   };
 
+  // A row of the Detect tab's table, or an item of the Refine tab's list.
+  const rowOf = (hit) => hit.result.querySelector(`:is(tr, li)[data-defect="${hit.number}"]`);
+
   const mark = (name, hit) => {
     for (const part of document.querySelectorAll(`.sdg-result [data-defect].${name}`)) part.classList.remove(name);
     for (const result of document.querySelectorAll(`.sdg-result.has-${name}`)) result.classList.remove(`has-${name}`);
@@ -17,13 +20,13 @@
   };
 
   const choose = (hit) => {
-    for (const row of document.querySelectorAll(".sdg-result tr[aria-current]")) row.removeAttribute("aria-current");
+    for (const row of document.querySelectorAll(".sdg-result [aria-current]")) row.removeAttribute("aria-current");
     mark("chosen", hit);
-    if (hit) hit.result.querySelector(`tr[data-defect="${hit.number}"]`)?.setAttribute("aria-current", "true");
+    if (hit) rowOf(hit)?.setAttribute("aria-current", "true");
   };
 
   const toggle = (hit) => {
-    const row = hit.result.querySelector(`tr[data-defect="${hit.number}"]`);
+    const row = rowOf(hit);
     choose(row?.classList.contains("chosen") ? null : hit);
     return row;
   };
@@ -59,15 +62,15 @@
     const hit = found(event.target);
     if (!hit) return;
     const row = toggle(hit);
-    if (!event.target.closest("tr")) row?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    if (!event.target.closest("tr, li")) row?.scrollIntoView({ block: "nearest", behavior: "smooth" });
   });
   document.addEventListener("keydown", (event) => {
-    const hit = event.target instanceof Element && event.target.matches("tr[data-defect]") && found(event.target);
+    const hit = event.target instanceof Element && event.target.matches(":is(tr, li)[data-defect]") && found(event.target);
     if (event.key === "Escape") choose(null);
     if (!hit || !["Enter", " ", "ArrowDown", "ArrowUp"].includes(event.key)) return;
     event.preventDefault();
     if (event.key.startsWith("Arrow")) {
-      const rows = [...hit.result.querySelectorAll("tr[data-defect]:not(.filtered)")];
+      const rows = [...hit.result.querySelectorAll(":is(tr, li)[data-defect]:not(.filtered)")];
       rows[rows.indexOf(event.target) + (event.key === "ArrowDown" ? 1 : -1)]?.focus();
     } else toggle(hit);
   });

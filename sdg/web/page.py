@@ -52,7 +52,7 @@ def build_page(
             with gr.Tab("Detect", id="detect"):
                 detect_tab(models, examples, chosen, page)
             with gr.Tab("Refine", id="refine"):
-                refine_tab(models, editor, examples, chosen)
+                refine_tab(models, editor, examples, chosen, page)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab()
             with gr.Tab("About", id="about"):
@@ -64,7 +64,7 @@ def build_page(
 def launch_options() -> dict[str, Any]:
     """Keyword arguments for ``Blocks.launch``: looks, bounded uploads, and nothing that asks the network.
 
-    The endpoints are tools of the Model Context Protocol too, where its package is installed (``gradio[mcp]``).
+    The endpoints are tools of the Model Context Protocol too, where ``mcp`` is installed, as the extra ``app`` has it.
     """
     return {
         "theme": theme(),

@@ -1,51 +1,45 @@
-"""The Refine tab, and its endpoint: a broken picture in, a mended one out, and what was done to it, step by step."""
+"""The Refine tab, and its endpoint: a broken picture in, a better one or the same out, and what was done to it."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from sdg.defects import DefectSet
-from sdg.draw import overlay
-from sdg.refine import DefectRefiner, Editor, Refinement, Step, load
-from sdg.web import html, result
+from sdg.refine import DefectRefiner, Editor, Refinement, Step
+from sdg.refine.refiner import Options
+from sdg.web import html, refine_html, result
 from sdg.web.background import in_background
-from sdg.web.detect import opened, queue_of, sentence
-from sdg.web.examples import Example
+from sdg.web.detect import LINE, Parts, View, idle_buttons, opened, queue_of, sentence, waiting
+from sdg.web.examples import Example, Kept
+from sdg.web.gpu import on_gpu, refining_seconds
 from sdg.web.inputs import caption_input, example_gallery, picture_input
 from sdg.web.models import Models
-from sdg.web.places import Latest
-from sdg.web.refine_html import steps_of, told
+from sdg.web.places import Latest, before
+from sdg.web.refine_views import chosen_halves, done_view, going_on, nothing, saved_picture
 from sdg.web.theme import fragment
 
 MAX_CANDIDATES, MAX_ROUNDS = 8, 4
-PARTS = 11
-"""How many values a view has."""
-SHOWN_SIDE = 512
-"""Pictures are shown at least this large."""
-
-IDLE = ("Ready", "Choose a broken picture, write its caption, and press Repair. It gets better, or stays as it is.")
+OPTIONS: dict[str, Any] = {"rounds": 2, "candidates": 4, "min_importance": 1, "min_confidence": 0.5}
+"""What a visitor may choose, by argument of :class:`~sdg.refine.DefectRefiner`, as it is before."""
 NO_EDITOR = (
     "This page has nothing to edit pictures with. Start it with `SDG_EDITOR` set to a diffusers pipeline that fills in "
     "masks or follows instructions, such as `SDG_EDITOR=black-forest-labs/FLUX.1-Fill-dev`."
 )
 
-View = tuple[Any, ...]
-"""Values of the tab's outputs: verdict, row of the answer, slider, choice of a step, list of steps, file to download,
-JSON and its fold, the refinement, the file of its picture, the button that stops."""
+Work = Callable[[str | None, Image.Image, str, dict[str, Any], int], Generator[DefectSet | Step | Refinement]]
+"""Repairs a picture and tells how it goes: of a model's name, picture, caption, :data:`OPTIONS` and seed."""
 
 
-def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox) -> None:
+def refine_tab(
+    models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox, page: gr.Blocks
+) -> None:
     """Build the tab inside the page that is being built.
 
     Args:
@@ -53,207 +47,247 @@ def refine_tab(models: Models, editor: Editor | None, examples: Sequence[Example
         editor: what repairs them; None where the page has none, which it then says.
         examples: pictures with captions to try.
         chosen: holds the label of the visitor's model.
+        page: the page itself, whose queue visitors wait in.
     """
     if editor is None:
         fragment(html.notice(NO_EDITOR), "no-editor")
         return
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
-            picture = picture_input("Broken picture", "refine-picture")
+            picture = picture_input("Picture to repair", "refine-picture")
             caption = caption_input(
-                "What the picture should show. Without it only artifacts are repaired.", "refine-caption"
+                "What the picture should show. Without it only artifacts are looked for.", "refine-caption"
             )
-            with gr.Row(elem_classes="sdg-buttons"):
-                button = gr.Button("Repair", variant="primary", elem_id="refine-run", min_width=120)
-                cancel = gr.Button("Stop", elem_id="refine-stop", min_width=80, visible=False)
-            with gr.Accordion("Options", open=False, elem_id="refine-options"):
-                rounds = gr.Slider(1, MAX_ROUNDS, 2, step=1, label="Rounds", info="Of detecting and editing.")
-                candidates = gr.Slider(
-                    1, MAX_CANDIDATES, 4, step=1, label="Candidates", info="Edits of a place; the best is kept."
-                )
-                importance = gr.Slider(1, 100, 1, step=1, label="Repair from importance")
-                confidence = gr.Slider(0, 1, 0.5, step=0.05, label="Repair from confidence")
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="refine-seed")
+            button = gr.Button("Repair", variant="primary", elem_id="refine-run")
+            stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="refine-stop")
             if examples:
-                gallery = example_gallery(examples, "Or choose an example", "refine-examples")
+                gallery = example_gallery(examples, "Or repair an example", "refine-examples")
+            with gr.Accordion("Options", open=False, elem_id="refine-options"):
+                options = _options()
+                seed = gr.Number(
+                    0, label="Seed", precision=0, minimum=0, elem_id="refine-seed", info="The same one, the same edits."
+                )
         with gr.Column(scale=7, min_width=320, elem_classes="sdg-output"):
-            verdict = fragment(html.verdict("idle", *IDLE), "refine-verdict")
-            with gr.Row(elem_classes="sdg-result", visible=False) as row:
-                with gr.Column(scale=4, min_width=260):
-                    slider = gr.ImageSlider(
-                        label="Before and after",
-                        show_label=False,
-                        interactive=False,
-                        type="pil",
-                        format="png",
-                        buttons=["fullscreen"],
-                        elem_id="refine-slider",
-                    )
-                    which = gr.Radio(
+            parts = _answer_parts(editor) | {"run": button, "stop": stop}
+    held, path = gr.State(None, time_to_live=3600), gr.State(None, time_to_live=3600)
+    parts |= {"held": held, "path": path}
+
+    question, latest = gr.Textbox(visible=False), Latest()
+    turn = threading.Lock()  # a repair that was stopped holds it until its step is done
+    work = _work(models, editor)
+    run = _runner(models, work, turn, Kept(examples))
+    idle = refine_html.idle(editor.local)
+
+    def named(view: View) -> dict[Any, Any]:
+        return {parts[name]: value for name, value in view.items()}
+
+    def begin(request: gr.Request) -> dict[Any, Any]:
+        return {**named({**nothing(), **waiting(before(page, LINE))}), question: latest.ask(request.session_hash)}
+
+    def choose(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
+        example = examples[event.index]
+        return {picture: str(example.path), caption: example.caption, **begin(request)}
+
+    def reseed(number: Any, request: gr.Request) -> dict[Any, Any]:
+        return {seed: _seed(number or 0) + 1, **begin(request)}
+
+    def stopped(request: gr.Request) -> dict[Any, Any]:
+        latest.ask(request.session_hash)
+        return named({**nothing(), **idle_buttons(), "verdict": idle})
+
+    def shown(
+        picture: Any, caption: Any, rounds: Any, candidates: Any, importance: Any, confidence: Any, seed: Any,
+        chosen: Any, question: str, request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        def wanted() -> bool:
+            return latest.is_last(request.session_hash, question)
+
+        asked = picture, caption, rounds, candidates, importance, confidence, seed, chosen
+        with closing(run(*asked, wanted)) as views:
+            for view in views:
+                yield named(view)
+
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    outputs = [*parts.values(), question]
+    begun = [
+        gr.on([button.click, caption.submit], begin, None, outputs, queue=False, **hidden),
+        parts["another"].click(reseed, seed, [seed, *outputs], queue=False, **hidden),
+    ]
+    if examples:
+        begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
+    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence. Who stops or
+    # asks anew ends the repair before, which looks for that: Gradio's own cancelling may lose a question.
+    for event in begun:
+        event.then(
+            shown,
+            [picture, caption, *options, seed, chosen, question],
+            list(parts.values()),
+            preprocess=False,
+            trigger_mode="multiple",
+            **hidden,
+            **queue_of(models),
+        )
+    stop.click(stopped, None, outputs, queue=False, **hidden)
+    gr.on(
+        [parts["which"].change, parts["frames"].change],
+        chosen_halves,
+        [held, parts["which"], parts["frames"]],
+        parts["slider"],
+        queue=False,
+        **hidden,
+    )
+    parts["again"].click(lambda path: path, path, picture, queue=False, **hidden)
+    gr.api(_endpoint(models, work, turn), api_name="refine", **queue_of(models))
+
+
+def _options() -> list[gr.Slider]:
+    """A slider for each of :data:`OPTIONS`, in their order."""
+    return [
+        gr.Slider(1, MAX_ROUNDS, OPTIONS["rounds"], step=1, label="Rounds", info="Of looking and redrawing."),
+        gr.Slider(
+            1,
+            MAX_CANDIDATES,
+            OPTIONS["candidates"],
+            step=1,
+            label="Candidates",
+            info="Edits of a place, of which the best is kept, if it is better.",
+        ),
+        gr.Slider(1, 100, OPTIONS["min_importance"], step=1, label="Repair from importance"),
+        gr.Slider(0, 1, OPTIONS["min_confidence"], step=0.05, label="Repair from confidence"),
+    ]
+
+
+def _answer_parts(editor: Editor) -> Parts:
+    """The components that show an answer, by name."""
+    parts: Parts = {"verdict": fragment(refine_html.idle(editor.local), "refine-verdict")}
+    with gr.Row(elem_classes="sdg-result"):
+        with gr.Column(scale=4, min_width=260):
+            parts["picture"] = fragment("", "refine-drawn", visible=False)
+            with gr.Column(visible=False, elem_id="refine-compared") as parts["compared"]:
+                parts["slider"] = gr.ImageSlider(
+                    label="Before and after",
+                    show_label=False,
+                    interactive=False,
+                    type="pil",
+                    format="png",
+                    buttons=["fullscreen"],
+                    elem_id="refine-slider",
+                )
+                with gr.Row(elem_classes="sdg-shown-row"):
+                    parts["which"] = gr.Radio(
                         [("All steps", -1)],
                         value=-1,
-                        label="Show",
+                        label="Which step is shown",
+                        show_label=False,
                         container=False,
                         visible=False,
                         elem_id="refine-which",
                     )
-                with gr.Column(scale=3, min_width=240):
-                    steps = fragment("", "refine-steps")
-                    with gr.Row(elem_classes="sdg-buttons"):
-                        again = gr.Button("Use this result as input", size="md", elem_id="refine-again", min_width=120)
-                        saved = gr.DownloadButton(
-                            "Download picture", size="md", elem_id="refine-download", min_width=120
-                        )
-            with gr.Accordion("JSON", open=False, visible=False, elem_id="refine-json") as fold:
-                code = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
-    held = gr.State(None, time_to_live=3600)
-    mended = gr.State(None, time_to_live=3600)
-    outputs = [verdict, row, slider, which, steps, saved, code, fold, held, mended, cancel]
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-
-    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence.
-    inputs = [picture, caption, rounds, candidates, importance, confidence, seed, chosen]
-    queue = queue_of(models)
-    hide, triggers = gr.update(visible=False), [button.click, caption.submit]
-    waiting = html.verdict("busy", "Waiting", "One picture is repaired after the other; your turn comes.")
-    stopped = html.verdict("idle", "Stopped", IDLE[1])
-    seen, question, latest = [verdict, row, cancel, fold], gr.Textbox(visible=False), Latest()
-    turn = threading.Lock()  # a repair that was stopped holds it until its step is done
-
-    def begin(request: gr.Request) -> tuple[Any, ...]:
-        return waiting, hide, gr.update(visible=True), hide, latest.ask(request.session_hash)
-
-    def stop(request: gr.Request) -> tuple[Any, ...]:
-        latest.ask(request.session_hash)
-        return stopped, hide, hide, hide
-
-    # Who stops or asks anew ends the repair before, which looks for that: Gradio's own cancelling may lose a question.
-    begun = gr.on(triggers, begin, None, [*seen, question], queue=False, **private)
-    begun.then(
-        _runner(models, editor, latest, turn),
-        [*inputs, question],
-        outputs,
-        preprocess=False,
-        trigger_mode="multiple",
-        **private,
-        **queue,
-    )
-    cancel.click(stop, None, seen, queue=False, **private)
-    which.change(_shown, [held, which], slider, queue=False, **private)
-    again.click(lambda path: path, mended, picture, queue=False, **private)
-    if examples:
-
-        def choose(event: gr.SelectData) -> tuple[str, str]:
-            example = examples[event.index]
-            return str(example.path), example.caption
-
-        gallery.select(choose, None, [picture, caption], **private)
-    gr.api(_endpoint(models, editor, turn), api_name="refine", **queue)
+                    parts["frames"] = gr.Checkbox(
+                        True, label="Frames", container=False, min_width=90, elem_id="refine-frames"
+                    )
+        with gr.Column(scale=3, min_width=240):
+            parts["fates"] = fragment("", "refine-fates", visible=False)
+            parts["saved"] = gr.DownloadButton("Download picture", size="md", visible=False, elem_id="refine-download")
+            parts["again"] = gr.Button("Use this result as input", size="md", visible=False, elem_id="refine-again")
+            parts["another"] = gr.Button("Try another seed", size="md", visible=False, elem_id="refine-another")
+            parts["facts"] = fragment("", "refine-facts", visible=False)
+    parts["steps"] = fragment("", "refine-steps", visible=False)
+    with gr.Accordion("JSON", open=False, visible=False, elem_id="refine-json") as parts["json_fold"]:
+        parts["json"] = gr.Code(language="json", show_label=False, interactive=False, max_lines=24, lines=4)
+    return parts
 
 
-def compare(before: Image.Image, after: Image.Image, defects: DefectSet) -> tuple[str, str]:
-    """The two halves of the slider as files: before, with the frames of what was to be repaired, and after."""
-    framed = overlay(before, defects, min_side=SHOWN_SIDE)
-    shown = after if after.size == framed.size else after.resize(framed.size, Image.Resampling.BICUBIC)
-    return saved_picture(framed), saved_picture(shown)
+def light(part: DefectSet | Step | Refinement) -> DefectSet | Step | Refinement:
+    """Without the pictures of candidates that were not kept: a page holds what it shows for an hour."""
+    if isinstance(part, Step):
+        kept = part.chosen
+        tried = tuple(c if i == kept else replace(c, image=None) for i, c in enumerate(part.candidates))
+        return replace(part, candidates=tried)
+    if isinstance(part, Refinement):
+        return replace(part, steps=tuple(map(light, part.steps)))  # type: ignore[arg-type]
+    return part
 
 
-def _shown(refinement: Refinement | None, index: int) -> Any:
-    if refinement is None:
-        return gr.skip()
-    if index < 0:
-        return compare(refinement.original, refinement.image, refinement.before)
-    step = refinement.steps[index]
-    return compare(step.before, step.after, DefectSet(step.defects))
+def _work(models: Models, editor: Editor) -> Work:
+    """The work on models, which asks for a GPU where the page borrows one."""
+
+    def work(
+        name: str | None, image: Image.Image, caption: str, options: dict[str, Any], seed: int
+    ) -> Generator[DefectSet | Step | Refinement]:
+        mender = DefectRefiner(models.get(name), editor, **options)
+        for part in mender.iter(image, caption, seed=seed):
+            yield light(part)
+
+    return on_gpu(work, refining_seconds)
 
 
-def _runner(models: Models, editor: Editor, latest: Latest, turn: threading.Lock) -> Callable[..., Iterator[View]]:
+def _runner(models: Models, work: Work, turn: threading.Lock, kept: Kept[Refinement]) -> Callable[..., Generator[View]]:
     def run(
         picture: Any,
-        caption: str | None,
+        caption: Any,
         rounds: int,
         candidates: int,
         importance: int,
         confidence: float,
-        seed: int,
-        chosen: str | None,
-        question: str,
-        request: gr.Request,
-    ) -> Iterator[View]:
-        hide, skip = gr.update(visible=False), gr.skip()
+        seed: Any,
+        chosen: Any,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Generator[View]:
+        caption = caption if isinstance(caption, str) else ""
+        chosen = chosen if isinstance(chosen, str) else None
         try:
-            if not latest.is_last(request.session_hash, question):
+            if not wanted():
                 return
-            _, image = opened(picture)
-            mender = _refiner(models.get(chosen), editor, rounds, candidates, importance, confidence)
-            looking = html.verdict("busy", "Looking", "The model reads the caption, then the picture.")
-            start = gr.update(value=compare(image, image, DefectSet()))
-            yield looking, gr.update(visible=True), start, hide, "", hide, "", hide, None, None, gr.update(visible=True)
-            before, done = DefectSet(), list[Step]()
-            work = in_background(mender.iter(image, caption or "", seed=_seed(seed)), turn)
-            with closing(work) as steps:
-                for part in steps:
-                    if not latest.is_last(request.session_hash, question):
+            path, image = opened(picture)
+            options, number = checked(rounds, candidates, importance, confidence), _seed(seed)
+            # Of examples only what everyone gets at a click is kept: who turns the options would fill the memory.
+            plain = options == OPTIONS and number == 0
+            known = kept.find(chosen, path, caption) if plain else None
+            if known is not None:
+                yield done_view(known, _name(models, chosen))
+                return
+            if not models.ready(chosen):
+                yield {"verdict": html.verdict("busy", "Loading the model", f"{chosen} comes into memory.")}
+                models.get(chosen)
+            yield {
+                "verdict": html.verdict("busy", "Looking", "The model reads the caption, then the picture."),
+                "picture": gr.update(value=result.picture(image, DefectSet()), visible=True),
+            }
+            done = list[Step]()
+            with closing(in_background(work(chosen, image, caption, options, number), turn)) as parts:
+                for part in parts:
+                    if not wanted():
                         return
                     if part is None:
-                        yield (skip,) * PARTS
+                        yield {"verdict": gr.skip()}
                     elif isinstance(part, Refinement):
-                        yield _done(part)
+                        if plain and not part.before.parse_error:
+                            kept.keep(chosen, path, caption, part)
+                        yield done_view(part, _name(models, chosen))
                     elif isinstance(part, Step):
                         done.append(part)
-                        halves = compare(image, part.after, before)
-                        yield _busy(part), skip, halves, skip, steps_of(done), skip, skip, skip, skip, skip, skip
-                    else:
-                        before = part
-                        busy = html.verdict("busy", "Repairing", told(before))
-                        yield busy, skip, compare(image, image, before), skip, skip, skip, skip, skip, skip, skip, skip
+                        yield going_on(done)
+                    elif part:
+                        yield {
+                            "verdict": html.verdict("busy", "Repairing", refine_html.told(part)),
+                            "picture": gr.update(value=result.picture(image, part)),
+                            "fates": gr.update(value=refine_html.fates(part), visible=True),
+                        }
         except Exception as error:
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
-            yield failed, hide, skip, hide, "", hide, "", hide, None, None, hide
+            yield {**nothing(), **idle_buttons(), "verdict": failed}
             raise gr.Error(message, title="This did not work", print_exception=False) from error
 
     return run
 
 
-def _busy(step: Step) -> str:
-    return html.verdict("busy", f"Round {step.round}", f"{step.reason[:1].upper()}{step.reason[1:]}.")
+def _name(models: Models, chosen: str | None) -> str:
+    return chosen or models.default
 
 
-def _done(refinement: Refinement) -> View:
-    """The tab's outputs for a refinement."""
-    names = [("All steps", -1), *((f"Step {number}", number - 1) for number in range(1, len(refinement.steps) + 1))]
-    several = len(refinement.steps) > 1
-    path = saved_picture(refinement.image)
-    return (
-        _verdict(refinement),
-        gr.update(visible=True),
-        compare(refinement.original, refinement.image, refinement.before),
-        gr.update(choices=names, value=-1, visible=several),
-        steps_of(refinement.steps),
-        gr.update(value=path, visible=True),
-        result.as_json(refinement.to_json()),
-        gr.update(visible=True),
-        refinement,
-        path,
-        gr.update(visible=False),
-    )
-
-
-def _verdict(refinement: Refinement) -> str:
-    before, after = load(refinement.before), load(refinement.after)
-    reason = f"{refinement.reason[:1].upper()}{refinement.reason[1:]}."
-    if refinement.before.parse_error:
-        return html.verdict_on(refinement.before)
-    if refinement.changed:
-        left = f" {len(refinement.after)} left." if refinement.after else " Nothing is left that the model finds."
-        return html.verdict("clean", f"Repaired: defect load {before:.2f} → {after:.2f}", reason + left)
-    if not refinement.before:
-        return html.verdict("clean", "Nothing to repair", "No defect found: the picture is as it was, to the bit.")
-    return html.verdict("unread" if not refinement.steps else "found", "Left as it was", reason)
-
-
-def _endpoint(models: Models, editor: Editor, turn: threading.Lock) -> Callable[..., Any]:
+def _endpoint(models: Models, work: Work, turn: threading.Lock) -> Callable[..., Any]:
     def refine(
         image: gr.FileData,
         caption: str = "",
@@ -280,30 +314,19 @@ def _endpoint(models: Models, editor: Editor, turn: threading.Lock) -> Callable[
             the picture as a PNG file, and what was done: changed, reason, load and defects before and after, steps.
         """
         try:
-            mender = _refiner(models.get(model), editor, rounds, candidates, min_importance, min_confidence)
+            options = checked(rounds, candidates, min_importance, min_confidence)
+            picture, number = opened(image)[1], _seed(seed)
+            models.get(model)
             with turn:
-                refinement = mender(opened(image)[1], caption, seed=_seed(seed))
+                *_, refinement = work(model, picture, caption or "", options, number)
+            assert isinstance(refinement, Refinement)
             return gr.FileData(path=saved_picture(refinement.image)), refinement.to_json()
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
 
+    # As values, not as text: Gradio then makes two results of them, and an agent is shown the picture.
+    refine.__annotations__["return"] = tuple[gr.FileData, dict]
     return refine
-
-
-def saved_picture(image: Image.Image) -> str:
-    """A PNG file of the picture among the page's uploads, where it may be read again and is removed in time.
-
-    A picture that lies there is not written again: a browser may be reading it at that moment.
-    """
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    path = Path(get_upload_folder(), hashlib.sha256(buffer.getvalue()).hexdigest(), "refined.png")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{threading.get_ident()}.unfinished")
-        unfinished.write_bytes(buffer.getvalue())
-        os.replace(unfinished, path)
-    return str(path)
 
 
 def _seed(seed: Any) -> int:
@@ -312,18 +335,15 @@ def _seed(seed: Any) -> int:
     return int(seed)
 
 
-def _refiner(
-    detector: Any, editor: Editor, rounds: int, candidates: int, importance: int, confidence: float
-) -> DefectRefiner:
-    """A refiner with a visitor's options, bounded."""
+def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> dict[str, Any]:
+    """A visitor's options as arguments of :class:`~sdg.refine.DefectRefiner`.
+
+    Raises:
+        ValueError: for one that is out of range, or above what the page takes.
+    """
     for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
         if value > most:
             raise ValueError(f"{name}={value!r} is above {most}, the most that this page takes")
-    return DefectRefiner(
-        detector,
-        editor,
-        rounds=int(rounds),
-        candidates=int(candidates),
-        min_importance=int(importance),
-        min_confidence=float(confidence),
-    )
+    options = dict(zip(OPTIONS, (int(rounds), int(candidates), int(importance), float(confidence)), strict=True))
+    Options(**options)
+    return options
