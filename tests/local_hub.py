@@ -131,7 +131,7 @@ class LocalHub:
 
         with monkeypatch.context() as patch:
             patch.setattr(constants, "ENDPOINT", self.address)
-            patch.setattr(hf_api.api, "endpoint", self.address)  # of the functions that need no HfApi
+            patch.setattr(hf_api.api, "endpoint", self.address)  # of the module's own functions, which diffusers calls
             template = f"{self.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
             patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
             patch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -13,6 +13,7 @@ from sdg.engines.places import base_of, locate
 from sdg.hub import HubError, HubOptions, again, because, contents, download, explain, looks_like, refuse_pickles
 
 INDEX = "model_index.json"
+INDEX_FILES = (INDEX, "config.json", "README.md")
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -35,7 +36,7 @@ def pipeline_folder(name_or_path: str | os.PathLike[str], hub: HubOptions, **opt
         _check_index(name, folder, None, hub)
         return folder
     try:
-        folder = download(place, hub, patterns=(INDEX, "config.json", "README.md"), quiet=True)
+        folder = download(place, hub, patterns=INDEX_FILES, quiet=True)
         _check_index(name, folder, place, hub)
         from diffusers import DiffusionPipeline
 
@@ -50,6 +51,25 @@ def pipeline_folder(name_or_path: str | os.PathLike[str], hub: HubOptions, **opt
         except HubError as refused:
             raise CheckpointError(str(refused)) from error
         raise CheckpointError(explain(error, place, hub)) from error
+
+
+def pipeline_class(name_or_path: str | os.PathLike[str], hub: HubOptions) -> str:
+    """The class of diffusers that a pipeline names; of a repository only its index is downloaded.
+
+    Args:
+        name_or_path: embedded name, local folder or Hub id.
+        hub: how files are found.
+
+    Raises:
+        CheckpointError: where there is no pipeline, saying what there is instead and what to do.
+    """
+    name, place = os.fspath(name_or_path), locate(name_or_path)
+    if os.path.isdir(place):
+        return _check_index(name, Path(place), None, hub)
+    try:
+        return _check_index(name, download(place, hub, patterns=INDEX_FILES, quiet=True), place, hub)
+    except HubError as error:
+        raise error if isinstance(error, CheckpointError) else CheckpointError(str(error)) from error
 
 
 def load_pipeline(name_or_path: str | os.PathLike[str], auto: str | None = None, **options: Any) -> Any:
@@ -131,7 +151,8 @@ def check_fits(name: str, folder: Path, transformer: Any) -> None:
         )
 
 
-def _check_index(name: str, folder: Path, remote: str | None, hub: HubOptions) -> None:
+def _check_index(name: str, folder: Path, remote: str | None, hub: HubOptions) -> str:
+    """The class that the index names."""
     path = folder / INDEX
     if not path.is_file():
         there = contents(folder, remote, hub)
@@ -145,6 +166,7 @@ def _check_index(name: str, folder: Path, remote: str | None, hub: HubOptions) -
         raise CheckpointError(f"{INDEX} of {name!r} is damaged ({error}): {again(name)}") from error
     if not isinstance(kind, str):
         raise CheckpointError(f"{name!r} brings code of its own ({kind}), which is not run here")
+    return kind
 
 
 def _parts(names: set[str]) -> set[str]:

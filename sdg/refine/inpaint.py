@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from sdg.hub import HubOptions
 from sdg.refine.editors import EditError, Task
-from sdg.refine.loading import quiet_pipeline
+from sdg.refine.loading import Offload, edit_pipeline, short_name
 from sdg.refine.regions import Rectangle, feathered, mixed, regions, window
 
 
@@ -67,24 +70,57 @@ class InpaintEditor:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str, *, device: str | None = None, offload: bool = False, **options: Any
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        device_map: str | None = None,
+        offload: Offload | None = None,
+        variant: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **options: Any,
     ) -> InpaintEditor:
-        """Load a pipeline as the inpainting variant of its family.
+        """Load a pipeline as the inpainting variant of its family; only safetensors weights, and no code from the Hub.
 
         Args:
-            name_or_path: folder, or Hub id.
-            device: to run on; None is a GPU where there is one.
-            offload: keep parts in main memory except while they are at work.
-            **options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``torch_dtype`` and ``variant`` go
-                to ``AutoPipelineForInpainting.from_pretrained``; others are of the class.
+            name_or_path: folder, or Hub id, for example ``"black-forest-labs/FLUX.1-Fill-dev"``.
+            dtype: of the weights; None is bfloat16 on an accelerator and float32 on a CPU.
+            device: where it runs; None is the accelerator where there is one.
+            device_map: as in diffusers: ``"balanced"`` spreads the parts over the GPUs.
+            offload: keep the weights in main memory and bring to the accelerator the part at work (``"model"``), or
+                the layer at work (``"sequential"``: least memory, slowest).
+            variant: of the weights' files, such as ``"fp16"``.
+            revision: branch, tag or commit of the repository.
+            token: for gated and private repositories; None takes the one that is logged in.
+            cache_dir: where downloads are kept.
+            local_files_only: do not look on the Hub.
+            force_download: download again.
+            **options: others of :class:`InpaintEditor`.
 
         Raises:
-            OSError: where there is no such pipeline.
-            ValueError: where diffusers has no inpainting variant of it.
             ModuleNotFoundError: without diffusers, saying how to install it.
+            ValueError: for a pipeline that does not fill in masks, and for options that exclude each other or are out
+                of range.
+            CheckpointError: where it cannot be loaded, or diffusers has no inpainting variant of it.
         """
-        pipeline, rest = loaded(name_or_path, "AutoPipelineForInpainting", options)
-        return cls(placed(pipeline, device, offload), name_or_path, **rest)
+        hub = HubOptions(revision, token, cache_dir, local_files_only, force_download).kwargs()
+        if variant is not None:
+            hub["variant"] = variant
+        pipeline = edit_pipeline(
+            name_or_path,
+            "AutoPipelineForInpainting",
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            offload=offload,
+            **hub,
+        )
+        return cls(pipeline, **{"name": short_name(name_or_path), **options})
 
     def __call__(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
         """A candidate for each seed; see :class:`~sdg.refine.editors.Editor`."""
@@ -114,8 +150,6 @@ class InpaintEditor:
         self, images: Sequence[Image.Image], mask: Image.Image, region: Rectangle, task: Task, seeds: Sequence[int]
     ) -> list[Image.Image]:
         """The pictures with the window round a region filled in."""
-        import torch
-
         place = window(region, mask.size, self.context, least=min(64, *mask.size))
         width, height = self._working_size(place)
         cut = [image.crop(place).resize((width, height), Image.Resampling.LANCZOS) for image in images]
@@ -147,31 +181,6 @@ class InpaintEditor:
         width, height = place.size
         scale = self.size / (width * height) ** 0.5
         return max(16, round(width * scale / 16) * 16), max(16, round(height * scale / 16) * 16)
-
-
-def loaded(name_or_path: str, auto: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A pipeline, and the options that were not about loading it.
-
-    Args:
-        name_or_path: folder, or Hub id.
-        auto: class of diffusers that chooses the family's variant; None takes the class that the pipeline names.
-        options: of an editor's ``from_pretrained``.
-    """
-    about = ("revision", "token", "cache_dir", "local_files_only", "torch_dtype", "dtype", "variant")
-    loading = {key: options[key] for key in about if key in options}
-    rest = {key: value for key, value in options.items() if key not in about}
-    return quiet_pipeline(name_or_path, auto, **loading), rest
-
-
-def placed(pipeline: Any, device: str | None, offload: bool) -> Any:
-    """The pipeline where it is to run."""
-    import torch
-
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if offload and chosen != "cpu":
-        pipeline.enable_model_cpu_offload(device=chosen)
-        return pipeline
-    return pipeline.to(chosen)
 
 
 def _own_size(pipeline: Any) -> int:

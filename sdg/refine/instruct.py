@@ -7,16 +7,15 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 
-from sdg.engines.base import CheckpointError
 from sdg.engines.chat import plain
-from sdg.engines.checkpoints import HubOptions, brief
+from sdg.hub import HubOptions, brief
 from sdg.refine.editors import RIGHT_HALF, SECOND_PICTURE, EditError, Task, candidate
+from sdg.refine.loading import Offload, edit_pipeline, short_name
 
 AREA = 1024 * 1024
 """Pixels that all families were trained to draw."""
@@ -134,15 +133,15 @@ class InstructionEditor:
         cls,
         name_or_path: str | os.PathLike[str],
         *,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        device_map: str | None = None,
+        offload: Offload | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
-        dtype: str | torch.dtype | None = None,
-        device: str | torch.device | None = None,
-        device_map: str | None = None,
-        offload: Literal["model", "sequential"] | None = None,
         **options: Any,
     ) -> InstructionEditor:
         """Load a pipeline from a folder or from the Hub; only safetensors weights, and no code of the repository.
@@ -150,69 +149,29 @@ class InstructionEditor:
         Args:
             name_or_path: local folder or Hub id, for example ``"black-forest-labs/FLUX.1-Kontext-dev"``,
                 ``"Qwen/Qwen-Image-Edit-2509"``.
-            revision: branch, tag or commit of the repository.
-            token: for gated and private repositories; None takes the one that is logged in.
-            cache_dir: where downloads are kept.
-            local_files_only: do not look on the Hub.
-            force_download: download again.
             dtype: of the weights; None is bfloat16 on an accelerator and float32 on a CPU.
             device: where it runs; None is the accelerator where there is one.
             device_map: as in diffusers: ``"balanced"`` spreads the parts over the GPUs.
             offload: keep the weights in main memory and bring to the accelerator the part at work (``"model"``), or
                 the layer at work (``"sequential"``: least memory, slowest).
+            revision: branch, tag or commit of the repository.
+            token: for gated and private repositories; None takes the one that is logged in.
+            cache_dir: where downloads are kept.
+            local_files_only: do not look on the Hub.
+            force_download: download again.
             **options: others of :class:`InstructionEditor`.
 
         Raises:
-            ImportError: without diffusers.
+            ModuleNotFoundError: without diffusers, saying how to install it.
             ValueError: for a pipeline of another class, before its weights are downloaded; for options that exclude
                 each other or are out of range.
             CheckpointError: where it cannot be loaded.
         """
-        if sum(choice is not None for choice in (device, device_map, offload)) > 1:
-            raise ValueError("device, device_map and offload exclude each other: pass one of them")
-        if offload not in (None, "model", "sequential"):
-            raise ValueError(f"offload={offload!r} is not 'model', 'sequential' or None")
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if offload and accelerator is None:
-            raise ValueError(
-                f"offload={offload!r} needs a GPU to bring the weights to, and there is none: leave it out"
-            )
-        on_cpu = accelerator is None or "cpu" in (device_map, device and torch.device(device).type)
-        weights = _dtype(dtype, torch.float32 if on_cpu else torch.bfloat16)
-        try:
-            import diffusers
-        except ImportError as error:
-            raise ImportError("an instruction editor needs diffusers: pip install 'sdg-t2i[refine]'") from error
-        name = os.fspath(name_or_path)
         hub = HubOptions(revision, token, cache_dir, local_files_only, force_download).kwargs()
-        try:
-            kind = diffusers.DiffusionPipeline.load_config(name, **hub)["_class_name"]
-        except Exception as error:
-            raise CheckpointError(f"{name!r} is no pipeline of diffusers that can be found: {brief(error)}") from error
-        _family(kind)
-        if not hasattr(diffusers, kind):
-            raise CheckpointError(
-                f"{name!r} is a {kind}, which diffusers {diffusers.__version__} lacks: install a newer one"
-            )
-        try:
-            pipeline = getattr(diffusers, kind).from_pretrained(
-                name,
-                torch_dtype=weights,
-                device_map=device_map,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **hub,
-            )
-            if offload == "model":
-                pipeline.enable_model_cpu_offload()
-            elif offload == "sequential":
-                pipeline.enable_sequential_cpu_offload()
-            elif device_map is None:
-                pipeline.to(device or accelerator or "cpu")
-        except Exception as error:
-            raise CheckpointError(f"{name!r} could not be loaded: {brief(error)}") from error
-        pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline, **{"name": Path(name).name if os.path.isdir(name) else name, **options})
+        pipeline = edit_pipeline(
+            name_or_path, dtype=dtype, device=device, device_map=device_map, offload=offload, check=_family, **hub
+        )
+        return cls(pipeline, **{"name": short_name(name_or_path), **options})
 
     def __repr__(self) -> str:
         return f"InstructionEditor({self.name!r}, steps={self.steps}, guidance={self.guidance:g})"
@@ -303,13 +262,6 @@ def _family(kind: Any) -> Family:
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{kind} does not edit by instruction; these pipelines do: {', '.join(FAMILIES)}")
     return FAMILIES[kind]
-
-
-def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or default
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"dtype={dtype!r} is not a type of torch, such as 'bfloat16' or 'float32'")
-    return found
 
 
 def _side_by_side(pictures: list[Image.Image]) -> Image.Image:

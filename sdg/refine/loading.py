@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from sdg.engines.checkpoints import CheckpointError, brief
+import torch
+
+from sdg.engines.base import CheckpointError
+from sdg.engines.pipelines import load_pipeline, pipeline_class
+from sdg.hub import HubOptions, brief
 from sdg.refine.editors import Editor
-from sdg.refine.instruct import FAMILIES, InstructionEditor
 
+Offload = Literal["model", "sequential"]
 EXTRA = 'diffusers is needed to edit pictures: pip install "sdg-t2i[refine]"'
 
 
@@ -27,28 +33,89 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def quiet_pipeline(name_or_path: str, auto: str | None = None, **options: Any) -> Any:
+def quiet_pipeline(name_or_path: str | os.PathLike[str], auto: str | None = None, **options: Any) -> Any:
     """A diffusers pipeline without its progress bars; weights in safetensors only, no code from the Hub.
 
     Args:
         name_or_path: folder, or Hub id.
         auto: class of diffusers that chooses a variant of the pipeline's family; None takes the one that it names.
-        **options: of its ``from_pretrained``.
+        **options: as of :func:`~sdg.engines.pipelines.load_pipeline`.
 
     Raises:
         ModuleNotFoundError: without diffusers, saying how to install it.
-        OSError: where there is no such pipeline.
+        CheckpointError: where it cannot be loaded.
     """
-    try:
-        import diffusers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(EXTRA, name="diffusers") from error
-
-    pipeline: Any = getattr(diffusers, auto or "DiffusionPipeline").from_pretrained(
-        name_or_path, use_safetensors=True, **options
-    )
+    _diffusers()
+    pipeline = load_pipeline(name_or_path, auto, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def edit_pipeline(
+    name_or_path: str | os.PathLike[str],
+    auto: str | None = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    device_map: str | None = None,
+    offload: Offload | None = None,
+    check: Callable[[str], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """The pipeline of an editor, where it is to run.
+
+    Args:
+        name_or_path: folder, or Hub id.
+        auto: as of :func:`quiet_pipeline`.
+        dtype: of the weights; None is bfloat16 on an accelerator and float32 on a CPU.
+        device: where it runs; None is the accelerator where there is one.
+        device_map: as in diffusers: ``"balanced"`` spreads the parts over the GPUs.
+        offload: keep the weights in main memory and bring to the accelerator the part at work (``"model"``), or the
+            layer at work (``"sequential"``: least memory, slowest).
+        check: called with the class that the pipeline names, before its weights are downloaded; raises to refuse it.
+        **options: of :class:`~sdg.hub.HubOptions` and of diffusers' ``from_pretrained``, such as ``variant``.
+
+    Raises:
+        ModuleNotFoundError: without diffusers, saying how to install it.
+        ValueError: for options that exclude each other or are out of range.
+        CheckpointError: where it cannot be loaded.
+    """
+    if sum(choice is not None for choice in (device, device_map, offload)) > 1:
+        raise ValueError("device, device_map and offload exclude each other: pass one of them")
+    if offload not in (None, *get_args(Offload)):
+        raise ValueError(f"offload={offload!r} is not 'model', 'sequential' or None")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if offload and accelerator is None:
+        raise ValueError(f"offload={offload!r} needs a GPU to bring the weights to, and there is none: leave it out")
+    chosen = device or (None if device_map else accelerator or "cpu")
+    # ZeroGPU shows no accelerator until a visitor's turn comes: a device that is named is believed.
+    on_cpu = device_map == "cpu" or (chosen is not None and torch.device(chosen).type == "cpu")
+    weights = _dtype(dtype, torch.float32 if on_cpu else torch.bfloat16)
+    diffusers, kind = _diffusers(), pipeline_class(name_or_path, _hub(options))
+    if check is not None:
+        check(kind)
+    name = os.fspath(name_or_path)
+    if not hasattr(diffusers, kind):
+        raise CheckpointError(
+            f"{name!r} is a {kind}, which diffusers {diffusers.__version__} lacks: install a newer one"
+        )
+    pipeline = quiet_pipeline(name_or_path, auto, torch_dtype=weights, device_map=device_map, **options)
+    try:
+        if offload == "model":
+            pipeline.enable_model_cpu_offload()
+        elif offload == "sequential":
+            pipeline.enable_sequential_cpu_offload()
+        elif chosen is not None:
+            pipeline.to(chosen)
+    except Exception as error:
+        raise CheckpointError(f"{name!r} could not be loaded: {brief(error)}") from error
+    return pipeline
+
+
+def short_name(name_or_path: str | os.PathLike[str]) -> str:
+    """How results name what was loaded: a folder by its last part, a repository by its id."""
+    name = os.fspath(name_or_path)
+    return Path(name).name if os.path.isdir(name) else name
 
 
 def load_editor(name_or_path: str | os.PathLike[str], endpoint: str | None = None, **options: Any) -> Editor:
@@ -76,21 +143,31 @@ def load_editor(name_or_path: str | os.PathLike[str], endpoint: str | None = Non
         from sdg.refine.tiny import TinyEditor
 
         return TinyEditor.from_pretrained(name, **options)
-    if _class_of(name, options) in FAMILIES:
+    from sdg.refine.instruct import FAMILIES, InstructionEditor
+
+    _diffusers()
+    if pipeline_class(name, _hub(options)) in FAMILIES:
         return InstructionEditor.from_pretrained(name, **options)
     from sdg.refine.inpaint import InpaintEditor
 
     return InpaintEditor.from_pretrained(name, **options)
 
 
-def _class_of(name: str, options: dict[str, Any]) -> str:
-    """The class that a pipeline names, before its weights are downloaded."""
+def _hub(options: dict[str, Any]) -> HubOptions:
+    """Those of the options that say how files are found."""
+    return HubOptions(**{field.name: options[field.name] for field in fields(HubOptions) if field.name in options})
+
+
+def _diffusers() -> Any:
     try:
-        from diffusers import DiffusionPipeline
+        import diffusers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(EXTRA, name="diffusers") from error
-    hub = {key: options[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in options}
-    try:
-        return str(DiffusionPipeline.load_config(name, **hub)["_class_name"])
-    except Exception as error:
-        raise CheckpointError(f"{name!r} is no pipeline of diffusers that can be found: {brief(error)}") from error
+    return diffusers
+
+
+def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or default
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"dtype={dtype!r} is not a type of torch, such as 'bfloat16' or 'float32'")
+    return found
