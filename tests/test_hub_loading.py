@@ -167,7 +167,8 @@ def adapter_files(seed: int) -> dict[str, bytes]:
 
 
 def test_an_adapter_by_its_id_with_a_revision_of_its_own(hub, released):
-    hub.create("org/x", files=files_of(released)).tags["base-tag"] = hub.repos["model", "org/x"].branches["main"]
+    base = hub.create("org/x", files=files_of(released))
+    base.tags["base-tag"] = base.branches["main"]
     repo = hub.create("org/adapter", files=adapter_files(0))
     plain = fingerprint(SDGDetector.from_pretrained("org/x", **SHORT))
     first = fingerprint(SDGDetector.from_pretrained("org/x", revision="base-tag", adapter="org/adapter", **SHORT))

@@ -88,7 +88,7 @@ def load_lora(
             pipeline.load_lora_weights(str(folder), weight_name=DIFFUSERS_FILE, adapter_name=adapter_name)
             wanted = set()
         else:
-            config = LoraConfig.from_pretrained(folder)
+            config = LoraConfig.from_pretrained(str(folder))
             saved = load_file(folder / PEFT_FILES[1])
             state = {key.removeprefix(PREFIX).removeprefix(WRAPPER): value for key, value in saved.items()}
             settings = {key: value for key, value in config.to_dict().items() if value is not None}

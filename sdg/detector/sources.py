@@ -35,5 +35,6 @@ def asked_prompt(
             f'prompt={prompt!r} holds no instruction: a {SETTINGS_FILE} with "prompt" in it, as save_pretrained writes'
             " it, is wanted"
         )
-    own = {name: found[name] for name in ("prompt", "prompt_without_caption", "box_order") if name in found}
+    names = ("prompt", "prompt_without_caption", "box_order")
+    own: dict[str, Any] = {name: found[name] for name in names if name in found}
     return as_prompt(own), {**settings, **own}
