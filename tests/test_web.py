@@ -3,7 +3,6 @@ import os
 import re
 import runpy
 import socket
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -271,15 +270,6 @@ def test_the_page_talks_to_nobody_else(served, client):
 
 def test_only_what_is_meant_for_programs_is_offered_to_them(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect", "/evaluate"}
-
-
-def test_the_endpoints_are_tools_of_the_model_context_protocol(served):
-    pytest.importorskip("mcp", reason="gradio[mcp] is not installed")
-    with urllib.request.urlopen(f"{served[0]}gradio_api/mcp/schema") as answer:
-        tools = {tool["name"]: tool for tool in json.load(answer)}
-    assert set(tools) == {"detect", "evaluate"}
-    assert "Find the defects of a generated picture" in tools["detect"]["description"]
-    assert set(tools["detect"]["inputSchema"]["properties"]) == {"image", "caption", "model"}
 
 
 def test_a_model_is_named_by_those_that_the_page_offers(client, picture):

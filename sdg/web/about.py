@@ -38,8 +38,8 @@ report = page.predict(handle_file("predictions.jsonl"), handle_file("references.
 print(report["results"]["predictions"]["artifact/box_f1@0.5"])
 ```
 
-Where its owner has installed `gradio[mcp]`, the page is a server of the Model Context Protocol too, at
-`/gradio_api/mcp/`, with the same endpoints as tools.
+The page is a server of the Model Context Protocol too, at `/gradio_api/mcp/`, with the same endpoints as tools: agents
+hand pictures over by address, or as `data:image/png;base64,…`.
 
 ### Another model
 The page serves the checkpoint that `SDG_MODEL` names: an embedded one, a local folder, or an id on the Hugging Face

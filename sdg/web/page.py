@@ -64,7 +64,7 @@ def build_page(
 def launch_options() -> dict[str, Any]:
     """Keyword arguments for ``Blocks.launch``: looks, bounded uploads, and nothing that asks the network.
 
-    The endpoints are tools of the Model Context Protocol too, where ``mcp`` is installed, as the extra ``app`` has it.
+    The endpoints are tools of the Model Context Protocol too, where ``mcp`` is installed; the extra ``app`` brings it.
     """
     return {
         "theme": theme(),

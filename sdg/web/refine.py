@@ -324,7 +324,7 @@ def _endpoint(models: Models, work: Work, turn: threading.Lock) -> Callable[...,
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
 
-    # As values, not as text: Gradio then makes two results of them, and an agent is shown the picture.
+    # As values, not as text: Gradio then makes two results of them, and the file gets an address.
     refine.__annotations__["return"] = tuple[gr.FileData, dict]
     return refine
 
