@@ -24,6 +24,7 @@ OWN = {
     "data.md": "test_docs_data.py",
     "detect-many.md": "test_docs_detect.py",
     "endpoint.md": "test_docs_endpoint.py",
+    "load.md": "test_docs_load.py",
     "page.md": "test_docs_page.py",
     "publish.md": "test_docs_publish.py",
     "refine-editors.md": "test_docs_refine_editors.py",

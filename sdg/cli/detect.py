@@ -327,9 +327,9 @@ def _asked(
     loading: dict[str, str | None],
 ) -> Asked:
     """The detector that the options name."""
-    loading = {name: value for name, value in loading.items() if value is not None}
-    if loading and endpoint is not None:
-        option = next(iter(loading)).removesuffix("_config")
+    chosen = {name: value for name, value in loading.items() if value is not None}
+    if chosen and endpoint is not None:
+        option = next(iter(chosen)).removesuffix("_config")
         raise typer.BadParameter(f"--{option} says how weights are loaded, and those of an --endpoint are loaded there")
     if concurrency is not None and endpoint is None:
         raise typer.BadParameter("--concurrency counts requests to --endpoint, which is not given")
@@ -339,9 +339,9 @@ def _asked(
         raise typer.BadParameter("--min-confidence needs confidences, and answers of an --endpoint carry none")
     if endpoint is not None:
         concurrency = concurrency or CONCURRENCY
-    given = {"concurrency": concurrency, "min_confidence": min_confidence, **loading}
+    given = {"concurrency": concurrency, "min_confidence": min_confidence, **chosen}
     # A folder is the same wherever the command runs from.
-    said = {name: value if name == "revision" else settled(value) for name, value in loading.items()}
+    said = {name: value if name == "revision" else settled(value) for name, value in chosen.items()}
     decisive = {"endpoint": endpoint, "prompt": prompt, "min_confidence": min_confidence, **said}
     return Asked(
         model,
