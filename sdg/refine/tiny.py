@@ -23,7 +23,7 @@ STRENGTHS = (0.4,)
 """Noise levels that candidates start from, in turns: little keeps more of what was there, much frees from it."""
 NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
-MAX_SPREAD = 4.25
+MAX_SPREAD = 4.0
 """Of candidates inside the mask, of 255: chosen on validation pictures (docs/refine.md)."""
 FEATHER = 0.015
 """Over how much of the picture's side an edit fades out."""
