@@ -1,4 +1,4 @@
-"""Teach sdg-tiny-t2i to mend a picture where a mask says so, while it goes on learning to draw.
+"""Train the repair LoRA of sdg-tiny-t2i, by which it mends a picture where a mask says so.
 
     python train/microworld_repair.py --config train/configs/t2i_repair.yaml
 
@@ -8,11 +8,9 @@ Pictures come in pairs, broken and sound, which the microworld draws. Resumes fr
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +27,8 @@ from sdg.boxes import GRID
 from sdg.microworld import generate
 from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
-from sdg.training.generator import encode, find_pipeline, save, token_ids
-from sdg.training.optim import MuonWithAdamW
-from sdg.training.repair import Repair, cells
+from sdg.training.generator import encode, find_pipeline, token_ids
+from sdg.training.repair import Repair, add_lora, cells, save_repair
 
 
 @dataclass
@@ -41,8 +38,7 @@ class RepairArguments:
     pipeline: str = field(default="sdg-tiny-t2i", metadata={"help": "Folder, or the embedded name."})
     pairs: int = field(default=20_000, metadata={"help": "Pictures to draw, broken and sound."})
     world_seed: int = field(default=6, metadata={"help": "Of the microworld's train split."})
-    whole: float = field(default=0.15, metadata={"help": "Share of pictures that are drawn from nothing."})
-    muon: bool = field(default=True, metadata={"help": "Muon for matrices, AdamW for the rest."})
+    rank: int = field(default=8, metadata={"help": "Of the LoRA."})
     save_minutes: float = field(default=4.0, metadata={"help": "Minutes between checkpoints."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 
@@ -76,12 +72,10 @@ def grow(box: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int, int,
     return max(0, x0 - room), max(0, y0 - room), min(GRID, x1 + room), min(GRID, y1 + room)
 
 
-def draw(
-    n: int, seed: int, start: int = 0, most: int = 4
-) -> Iterator[tuple[Image.Image, Image.Image, str, list[list[int]]]]:
+def draw(n: int, seed: int, most: int = 4) -> Iterator[tuple[Image.Image, Image.Image, str, list[list[int]]]]:
     """Broken picture, sound picture, caption, and boxes of what differs, padded to ``most`` by empty ones."""
-    rng = np.random.default_rng((seed, start))
-    for record in generate(n, seed, start=start):
+    rng = np.random.default_rng(seed)
+    for record in generate(n, seed):
         boxes = [list(defect.box) for defect in record.defects.artifacts][:most]
         if not boxes and record.defects:
             continue  # what the caption says is not to be seen, and the boxes are of no use
@@ -91,37 +85,24 @@ def draw(
         yield record.image, record.clean_image, record.caption, boxes + [[0, 0, 0, 0]] * (most - len(boxes))
 
 
-def encode_part(path: Path, name: str, n: int, seed: int, start: int) -> Path:
-    """Write the columns of :class:`Pairs`; under another name first, so that a file is either whole or absent."""
-    torch.set_num_threads(1)
-    pipeline = DiffusionPipeline.from_pretrained(find_pipeline(name), torch_dtype=torch.float32)
+def encoded(pipeline: DiffusionPipeline, n: int, seed: int, part: int = 256) -> dict[str, torch.Tensor]:
+    """The columns of :class:`Pairs`."""
 
-    def latents(images: list[Image.Image]) -> torch.Tensor:
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return encode(pipeline.vae, pixels)
+    def pixels(images: list[Image.Image]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    broken, sound, captions, boxes = map(list, zip(*draw(n, seed, start), strict=True))
-    columns = {"broken": latents(broken), "sound": latents(sound), "boxes": torch.tensor(boxes, dtype=torch.int16)}
-    whole = path.with_suffix(".part")
-    save_file(columns | token_ids(pipeline, captions), whole)
-    return whole.rename(path)
-
-
-def columns_of(folder: Path, name: str, n: int, seed: int, part: int = 1000) -> dict[str, torch.Tensor]:
-    """The columns of :class:`Pairs`, drawn on all cores; parts that are already there are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{start:07d}.safetensors" for start in range(0, n, part)]
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        jobs = [
-            pool.submit(encode_part, path, name, min(part, n - start), seed, start)
-            for path, start in zip(paths, range(0, n, part), strict=True)
-            if not path.exists()
-        ]
-        for job in tqdm(jobs, desc="draw"):
-            job.result()
-    parts = [load_file(path) for path in paths]
-    return {column: torch.cat([part[column] for part in parts]) for column in parts[0]}
+    columns: dict[str, list[torch.Tensor]] = {"sound": [], "broken": [], "boxes": []}
+    captions: list[str] = []
+    pairs = draw(n, seed)
+    with tqdm(total=n, desc="draw") as bar:
+        while some := list(islice(pairs, part)):
+            broken, sound, texts, boxes = map(list, zip(*some, strict=True))
+            columns["broken"].append(encode(pipeline.vae, pixels(broken)))
+            columns["sound"].append(encode(pipeline.vae, pixels(sound)))
+            columns["boxes"].append(torch.tensor(boxes, dtype=torch.int16))
+            captions += texts
+            bar.update(part)
+    return {name: torch.cat(parts) for name, parts in columns.items()} | token_ids(pipeline, captions)
 
 
 def main(data_args: RepairArguments, args: TrainingArguments) -> None:
@@ -132,24 +113,24 @@ def main(data_args: RepairArguments, args: TrainingArguments) -> None:
 
     # Load and draw.
     pipeline = DiffusionPipeline.from_pretrained(find_pipeline(data_args.pipeline), torch_dtype=torch.float32)
-    columns = columns_of(folder / "pairs", data_args.pipeline, data_args.pairs, data_args.world_seed)
+    path = folder / "pairs.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix(".part")  # a file is either whole or absent
+        save_file(encoded(pipeline, data_args.pairs, data_args.world_seed), whole)
+        whole.rename(path)
     config = pipeline.vae.config
-    data = Pairs(columns, config.scaling_factor, config.shift_factor)
+    data = Pairs(load_file(path), config.scaling_factor, config.shift_factor)
 
     # Train; "--resume_from_checkpoint true" goes on from the last complete checkpoint, or starts.
-    model = Repair(pipeline, whole=data_args.whole)
+    add_lora(pipeline.transformer, data_args.rank)
     args.remove_unused_columns = False
-    optimizer = MuonWithAdamW([pipeline.transformer], args.learning_rate, args.weight_decay) if data_args.muon else None
     trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=data,
-        optimizers=(optimizer, None),
-        callbacks=[TimedCheckpoints(data_args.save_minutes)],
+        model=Repair(pipeline), args=args, train_dataset=data, callbacks=[TimedCheckpoints(data_args.save_minutes)]
     )
     checkpoint = last_complete_checkpoint(args.output_dir) if args.resume_from_checkpoint else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    save(pipeline, folder / "final")
+    save_repair(pipeline, folder / "final")
 
 
 if __name__ == "__main__":

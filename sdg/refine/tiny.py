@@ -19,11 +19,11 @@ from sdg.refine.loading import quiet, quiet_pipeline
 from sdg.refine.regions import cells, feathered, mixed
 
 STEPS = 20
-STRENGTHS = (0.4,)
+STRENGTHS = (0.6, 0.75, 0.9)
 """Noise levels that candidates start from, in turns: little keeps more of what was there, much frees from it."""
 NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
-MAX_SPREAD = 4.0
+MAX_SPREAD = 7.0
 """Of candidates inside the mask, of 255: chosen on validation pictures (docs/refine.md)."""
 FEATHER = 0.015
 """Over how much of the picture's side an edit fades out."""
@@ -32,13 +32,13 @@ SIZE = 128
 
 
 class TinyEditor:
-    """Masked flow matching with sdg-tiny-t2i, which has learnt to mend as well as to draw.
+    """Masked flow matching with sdg-tiny-t2i and its repair LoRA.
 
     The picture is edited at the generator's 128 x 128; larger ones get the edit enlarged, so their repairs are soft.
     It reads the caption, not the reasons. A task without a mask is drawn anew from the caption.
 
     Args:
-        pipeline: of :mod:`sdg.training.generator`, trained by :mod:`sdg.training.repair`.
+        pipeline: of :mod:`sdg.training.generator`, with its repair LoRA loaded as adapter ``"repair"``.
         name: how results name it.
         steps: of the sampler, for a whole run.
         strengths: noise levels that masked candidates start from, in turns, each in 0..1.
@@ -59,21 +59,22 @@ class TinyEditor:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = "sdg-tiny-t2i", **options: Any) -> TinyEditor:
-        """Load the generator.
+        """Load the generator and its repair LoRA.
 
         Args:
-            name_or_path: embedded name, or a folder of the same layout.
+            name_or_path: embedded name, or a folder of the same layout with the LoRA in ``repair/``.
             **options: of the class.
 
         Raises:
-            OSError: where there is no such pipeline.
-            ModuleNotFoundError: without diffusers, saying how to install them.
+            OSError: where there is no such pipeline, or no LoRA.
+            ModuleNotFoundError: without diffusers and peft, saying how to install them.
         """
         from sdg.training.generator import find_pipeline
 
         folder = find_pipeline(name_or_path)
         with quiet():
             pipeline = quiet_pipeline(folder, torch_dtype=torch.float32)
+            pipeline.load_lora_weights(folder, subfolder="repair", adapter_name="repair")
         return cls(pipeline, name_or_path, **options)
 
     @torch.no_grad()
@@ -83,8 +84,10 @@ class TinyEditor:
         edits: list[Any] = [None] * len(seeds)
         if task.mask is None:
             whole = np.ones((SIZE // 8, SIZE // 8), dtype=bool)
+            self.pipeline.disable_lora()
             edits = self._run(small, task.caption, whole, seeds, 1.0)
         else:
+            self.pipeline.enable_lora()
             for turn, strength in enumerate(self.strengths):
                 chosen = seeds[turn :: len(self.strengths)]
                 if chosen:
