@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -10,7 +11,7 @@ from sdg.web.background import in_background
 
 def test_what_is_yielded_comes_through_in_order():
     turn = threading.Lock()
-    assert [part for part in in_background(iter(range(5)), turn) if part is not None] == list(range(5))
+    assert [part for part in in_background((number for number in range(5)), turn) if part is not None] == list(range(5))
     assert not turn.locked()
 
 
@@ -33,6 +34,32 @@ def test_an_error_is_raised_where_the_steps_are_read():
     assert next(part for part in steps if part is not None) == 1
     with pytest.raises(ValueError, match="no"):
         list(steps)
+
+
+def test_the_work_knows_whose_request_it_is():
+    request, turn = ContextVar("request"), threading.Lock()
+
+    def work():
+        yield request.get()
+
+    request.set("a visitor")
+    assert [part for part in in_background(work(), turn) if part] == ["a visitor"]
+
+
+def test_what_was_left_is_closed_in_its_thread():
+    closed = threading.Event()
+
+    def work():
+        try:
+            while True:
+                yield "step"
+        finally:
+            closed.set()
+
+    steps = in_background(work(), threading.Lock())
+    next(steps)
+    steps.close()
+    assert closed.wait(10)
 
 
 def test_closing_ends_the_work_and_frees_the_turn():

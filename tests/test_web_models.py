@@ -11,7 +11,7 @@ from scripted_detector import ScriptedDetector
 
 from sdg.defects import DefectSet
 from sdg.web.examples import Example, Kept
-from sdg.web.gpu import on_gpu, placed, seconds
+from sdg.web.gpu import on_gpu, placed, placed_editor, refining_seconds, seconds
 from sdg.web.models import Models, label
 from sdg.web.places import Latest, bounded_queue
 
@@ -148,7 +148,6 @@ def test_an_example_is_answered_once(tmp_path):
     for model, file, caption, answer in (
         ("m", other, "a house", found),
         ("m", path, "another caption", found),
-        ("m", path, "a house", DefectSet(parse_error="cut off")),
     ):
         kept.keep(model, file, caption, answer)
         assert kept.find(model, file, caption) is None
@@ -169,6 +168,34 @@ def test_an_example_is_answered_once(tmp_path):
 def test_models_go_to_the_gpu_where_it_is_borrowed(monkeypatch, variable, endpoint, options):
     monkeypatch.setenv("SPACES_ZERO_GPU", variable)
     assert placed(endpoint) == options
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "endpoint", "options"),
+    [
+        ("", "a/b", None, {}),
+        ("1", "a/b", None, {"device": "cuda"}),
+        ("1", "a/b", "http://h", {}),
+        ("1", "sdg-tiny-t2i", None, {}),  # it runs on the CPU
+    ],
+)
+def test_editors_go_there_too(monkeypatch, variable, name, endpoint, options):
+    monkeypatch.setenv("SPACES_ZERO_GPU", variable)
+    assert placed_editor(name, endpoint) == options
+
+
+@pytest.mark.parametrize(
+    ("size", "rounds", "candidates", "least", "most"),
+    [
+        ((128, 128), 1, 1, 25, 30),
+        ((128, 128), 2, 4, 65, 75),
+        ((1024, 1024), 2, 4, 140, 160),
+        ((1024, 1024), 4, 8, 240, 240),
+    ],
+)
+def test_a_repair_asks_for_more_with_rounds_and_candidates(size, rounds, candidates, least, most):
+    options = {"rounds": rounds, "candidates": candidates}
+    assert least <= refining_seconds(None, Image.new("1", size), "", options, 0) <= most
 
 
 def test_a_gpu_is_asked_for_as_long_as_the_picture_needs(monkeypatch):

@@ -21,7 +21,7 @@ from sdg.prompts import MAX_CAPTION
 from sdg.web import html, result
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
-from sdg.web.inputs import caption_input, example_gallery, picture_input
+from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Detector, Models
 from sdg.web.places import Latest, before
 from sdg.web.theme import fragment
@@ -107,6 +107,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         )
         for event in begun
     ]
+    reveal([button.click, *([gallery.select] if examples else [])], "verdict")
     stop.click(lambda: named(_stopped()), None, outputs, queue=False, cancels=jobs, **hidden)
     gr.api(_endpoint(models), api_name="detect", **queue_of(models))
 
@@ -312,9 +313,9 @@ def opened(picture: Any) -> tuple[Path, Image.Image]:
 
 def sentence(error: Exception) -> str:
     """What a visitor is told: refusals, ours and ZeroGPU's, as they are; anything else by its kind, with a log."""
+    if isinstance(error, gr.Error):  # a ValueError, too
+        return re.sub(r"<[^>]*>", "", str(error.message))
     if isinstance(error, ValueError):
         return str(error)
-    if isinstance(error, gr.Error):
-        return re.sub(r"<[^>]*>", "", str(error.message))
     log.exception("detection failed", exc_info=error)
     return f"The model failed on this picture ({type(error).__name__}). The log of the page has the details."

@@ -10,19 +10,27 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from sdg.defects import DefectType
 from sdg.microworld import generate
 from sdg.records import Record
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture file and the caption that belongs to it."""
+    """A picture file and the caption that belongs to it.
+
+    Args:
+        path: the file.
+        caption: what the picture should show.
+        types: of the defects that it has; None where nobody knows.
+    """
 
     path: Path
     caption: str
+    types: frozenset[DefectType] | None = None
 
 
-def microworld_examples(n: int = 6, seed: int = 0) -> list[Example]:
+def microworld_examples(n: int = 8, seed: int = 0) -> list[Example]:
     """Draw ``n`` pictures of the test split, which no training has seen, into a temporary folder.
 
     Args:
@@ -43,7 +51,7 @@ def microworld_examples(n: int = 6, seed: int = 0) -> list[Example]:
     for index, record in enumerate(turns[:n], start=1):
         path = folder / f"example-{index}.png"
         record.image.save(path)
-        examples.append(Example(path, record.caption))
+        examples.append(Example(path, record.caption, frozenset(defect.type for defect in record.defects)))
     return examples
 
 

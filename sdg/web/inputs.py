@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -38,6 +39,17 @@ def caption_input(info: str, elem_id: str) -> gr.Textbox:
     )
 
 
+def reveal(triggers: Sequence[Any], elem_id: str) -> None:
+    """On a phone, where an answer comes below what it is asked for with, scroll to it.
+
+    Args:
+        triggers: events of components.
+        elem_id: of the answer's first part.
+    """
+    scroll = f"document.getElementById('{elem_id}')?.scrollIntoView({{behavior: 'smooth'}})"
+    gr.on(triggers, None, js=f"() => {{ if (innerWidth <= 720) {scroll} }}", api_visibility="private")
+
+
 def example_gallery(examples: Sequence[Example], title: str, elem_id: str) -> gr.Gallery:
     """Pictures to choose from, under a title."""
     fragment(f"<h3>{title}</h3>", f"{elem_id}-title")
@@ -45,7 +57,7 @@ def example_gallery(examples: Sequence[Example], title: str, elem_id: str) -> gr
         value=[(example.path, example.caption) for example in examples],
         show_label=False,
         container=False,
-        columns=3,
+        columns=3 if len(examples) % 3 == 0 else 4,
         height="auto",
         object_fit="cover",
         allow_preview=False,

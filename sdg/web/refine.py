@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from sdg.defects import DefectSet
+from sdg.defects import DefectSet, DefectType
 from sdg.refine import DefectRefiner, Editor, Refinement, Step
 from sdg.refine.refiner import Options
 from sdg.web import html, refine_html, result
@@ -19,7 +19,7 @@ from sdg.web.background import in_background
 from sdg.web.detect import LINE, Parts, View, idle_buttons, opened, queue_of, sentence, waiting
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu, refining_seconds
-from sdg.web.inputs import caption_input, example_gallery, picture_input
+from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Models
 from sdg.web.places import Latest, before
 from sdg.web.refine_views import chosen_halves, done_view, going_on, nothing, saved_picture
@@ -52,6 +52,8 @@ def refine_tab(
     if editor is None:
         fragment(html.notice(NO_EDITOR), "no-editor")
         return
+    can = set(getattr(editor, "types", tuple(DefectType)))
+    examples = [e for e in examples if not e.types or e.types & can]  # a clean one, too: it stays as it is
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
             picture = picture_input("Picture to repair", "refine-picture")
@@ -127,6 +129,7 @@ def refine_tab(
             **hidden,
             **queue_of(models),
         )
+    reveal([button.click, *([gallery.select] if examples else [])], "refine-verdict")
     stop.click(stopped, None, outputs, queue=False, **hidden)
     gr.on(
         [parts["which"].change, parts["frames"].change],
