@@ -218,7 +218,8 @@ def _work(models: Models, editor: Editor) -> Work:
     def work(
         name: str | None, image: Image.Image, caption: str, options: dict[str, Any], seed: int
     ) -> Generator[DefectSet | Step | Refinement]:
-        mender = DefectRefiner(models.get(name), editor, **options)
+        detector: Any = models.get(name)  # which looks at lists, too, as the page itself never asks
+        mender = DefectRefiner(detector, editor, **options)
         for part in mender.iter(image, caption, seed=seed):
             yield light(part)
 
@@ -347,6 +348,8 @@ def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> d
     for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
         if value > most:
             raise ValueError(f"{name}={value!r} is above {most}, the most that this page takes")
-    options = dict(zip(OPTIONS, (int(rounds), int(candidates), int(importance), float(confidence)), strict=True))
+    options: dict[str, Any] = dict(
+        zip(OPTIONS, (int(rounds), int(candidates), int(importance), float(confidence)), strict=True)
+    )
     Options(**options)
     return options
