@@ -198,7 +198,7 @@ class TestDataSets:
     def test_a_data_set_of_the_hub(self, snapshot, monkeypatch):
         import huggingface_hub
 
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda id, repo_type: "set")
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo_id, **options: "set")
         assert run("owner/name", "--split", "train", "--out", "r.jsonl").exit_code == 0
         assert lines()[0]["image"] == "images/a.png"
 

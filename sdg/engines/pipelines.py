@@ -91,7 +91,7 @@ def load_pipeline(name_or_path: str | os.PathLike[str], auto: str | None = None,
     folder = pipeline_folder(name, hub, **({"variant": options["variant"]} if "variant" in options else {}))
     try:
         pipeline = getattr(diffusers, auto or "DiffusionPipeline").from_pretrained(
-            folder, use_safetensors=True, **options
+            os.fspath(folder), use_safetensors=True, **options
         )
     except Exception as error:
         raise CheckpointError(f"{name!r} could not be loaded: {because(error, folder, name)}") from error
