@@ -6,6 +6,7 @@ import pages
 import pytest
 
 from sdg import DefectSet, SDGDetector, microworld
+from sdg.refine.loading import load_editor
 from sdg.web import build_page, launch_options, microworld_examples
 
 TEXT, BLOCKS = pages.read("page.md")
@@ -16,7 +17,8 @@ def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     record = next(r for r in microworld.generate(20, seed=5, split="test") if r.defects)
     record.image.save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
-    page = build_page(SDGDetector.from_pretrained("sdg-tiny"), microworld_examples(2))
+    editor = load_editor("sdg-tiny-t2i")
+    page = build_page(SDGDetector.from_pretrained("sdg-tiny"), microworld_examples(2), editor=editor)
     _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     names: dict = {}
     try:
@@ -28,6 +30,7 @@ def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     found = DefectSet.from_json(names["answer"])
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("artifact", "misalignment"))]
     assert len(printed) == len(found) > 0
+    assert set(names["said"]["load"]) == {"before", "after"}
     assert all(defect.reason in line for defect, line in zip(found, printed, strict=True))
 
 
