@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 def act(task, seed):
     """Mends; a slow one while the caption says so, none while it says that, and an error."""
     if task.caption == "slow":
-        time.sleep(0.5)
+        time.sleep(1)
     if task.caption == "refused":
         return EditError("its safety filter refused the picture")
     return mend(task, seed)

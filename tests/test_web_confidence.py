@@ -24,7 +24,7 @@ def test_the_table_tells_a_confidence_where_there_is_one():
 def test_a_picture_from_elsewhere_gets_a_verdict_of_its_own_and_a_way_out():
     verdict = html.verdict_on(DefectSet((SURE,), info=OUTSIDE))
     assert 'data-state="outside"' in verdict
-    assert "unlike those that the model was trained on (distance 5.1; 1.6 is the limit)" in verdict
+    assert "unlike those that the model was trained on (distance 5.11; 1.64 is the limit)" in verdict
     assert "It reports 1 defect." in verdict
     assert "<code>P1n3/sdg-detector-grpo</code>" in verdict
     assert "It reports no defect." in html.verdict_on(DefectSet(info=OUTSIDE))

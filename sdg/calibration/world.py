@@ -144,6 +144,6 @@ def outside_sentence(found: DefectSet) -> str | None:
     score = (
         ""
         if verdict["score"] is None
-        else f" (distance {verdict['score']:.1f}; {verdict['threshold']:.1f} is the limit)"
+        else f" (distance {verdict['score']:.2f}; {verdict['threshold']:.2f} is the limit)"
     )
     return f"This picture is unlike those that the model was trained on{score}: do not rely on this answer."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -22,15 +23,20 @@ EXTRA = 'diffusers is needed to edit pictures: pip install "sdg-t2i[refine]"'
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of diffusers, which repeats in every call what it says of a pipeline once."""
+    """Without the warnings of diffusers, which repeats in every call what it says of a pipeline once, and its bars."""
     from diffusers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a new name for torch_dtype, which older ones lack
+            yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def quiet_pipeline(name_or_path: str | os.PathLike[str], auto: str | None = None, **options: Any) -> Any:

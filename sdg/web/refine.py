@@ -78,7 +78,7 @@ def refine_tab(
     turn = threading.Lock()  # a repair that was stopped holds it until its step is done
     work = _work(models, editor)
     run = _runner(models, work, turn, Kept(examples))
-    idle = refine_html.idle(editor.local)
+    idle = refine_html.idle(editor.local, "Stopped")
 
     def named(view: View) -> dict[Any, Any]:
         return {parts[name]: value for name, value in view.items()}
@@ -107,7 +107,8 @@ def refine_tab(
         asked = picture, caption, rounds, candidates, importance, confidence, seed, chosen
         with closing(run(*asked, wanted)) as views:
             for view in views:
-                yield named(view)
+                if wanted():  # no view comes after that of another event
+                    yield named(view)
 
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     outputs = [*parts.values(), question]

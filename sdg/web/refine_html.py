@@ -18,11 +18,12 @@ SAME = 0.1
 """IoU from which a defect after an edit is taken for the one before it: the laxer threshold of SDG-Eval."""
 
 
-def idle(local: bool) -> str:
+def idle(local: bool, headline: str = "Ready") -> str:
     """What the tab says before anything was asked: what will happen, in three steps.
 
     Args:
         local: the editor leaves what lies outside the frames as it is, to the bit.
+        headline: where it stands.
     """
     drawn = "inside those frames only" if local else "from an instruction that names them"
     steps = (
@@ -32,7 +33,7 @@ def idle(local: bool) -> str:
     )
     items = "".join(f"<li><b>{head}</b><span>{words}</span></li>" for head, words in steps)
     return html.verdict(
-        "idle", "Ready", "Click an example, or choose a picture and press Repair.", f'<ol class="sdg-how">{items}</ol>'
+        "idle", headline, "Click an example, or choose a picture and press Repair.", f'<ol class="sdg-how">{items}</ol>'
     )
 
 
