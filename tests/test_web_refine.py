@@ -32,6 +32,10 @@ def refuse(task, seed):
     return EditError("its safety filter refused the picture")
 
 
+def stray(task, seed):
+    return EditError(f"it strayed by {seed}.5 pixels")
+
+
 def worsen(task, seed):
     """Changes something inside the mask, which helps nothing."""
     pixels = np.asarray(task.image).copy()
@@ -46,6 +50,7 @@ def worsen(task, seed):
         (refined(), "better", ["2 defects before, none after", "1.00 → 0.00", "the model's own judgement"]),
         (refined(image=picture()), "clean", ["No defect found"]),
         (refined(act=refuse), "same", ["16 of 16 candidates could not be used: its safety filter", "Another seed"]),
+        (refined(act=stray), "same", ["16 of 16 candidates could not be used: it strayed by 0.5 pixels. Another"]),
         (refined(act=worsen), "same", ["In none of 16 candidates did the model find less wrong", "1.00, 1.00 before"]),
         (refined(Eye(confidence=0.2)), "same", ["2 defects found, none of which", "confidence from 50 %"]),
         (refined(Eye(importance=5), min_importance=20), "same", ["importance from 20"]),

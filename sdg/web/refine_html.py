@@ -5,6 +5,7 @@ An edit is kept because the detector finds less wrong after it. Nothing here say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -110,7 +111,8 @@ def _why_not(refinement: Refinement) -> str:
             f"{said['min_importance']}, confidence from {100 * said['min_confidence']:.0f} %). The options change that."
         )
     tried = [candidate for step in steps for candidate in step.candidates]
-    refused = dict.fromkeys(c.refused for c in tried if c.refused and c.load is None)
+    # One of those that differ in their figures only.
+    refused = {re.sub(r"[\d.]+", "", c.refused): c.refused for c in reversed(tried) if c.refused and c.load is None}
     parts = []
     if looked := [(c.load, load(step.found)) for step in steps for c in step.candidates if c.load is not None]:
         least, was = min(looked, key=lambda pair: pair[0] - pair[1])
@@ -119,7 +121,7 @@ def _why_not(refinement: Refinement) -> str:
             f"{least:.2f}, {was:.2f} before."
         )
     if refused:
-        reasons = "; ".join(list(refused)[:3])
+        reasons = "; ".join(list(refused.values())[:3])
         parts.append(f"{len(tried) - len(looked)} of {len(tried)} candidates could not be used: {reasons}.")
     return " ".join([*parts, "Another seed gives other candidates."])
 
