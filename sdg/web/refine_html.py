@@ -160,12 +160,16 @@ def _step(number: int, step: Step) -> str:
         for i, c in enumerate(step.candidates)
     )
     many = len(step.candidates)
+    loads = (
+        f'<p class="sdg-faint">Defect load of {many} candidate{"s" * (many != 1)}; {load(step.found):.2f} before:</p>'
+        f'<ul class="sdg-tries">{tries}</ul>'
+        if any(candidate.load is not None for candidate in step.candidates)
+        else ""
+    )
     return (
         f'<li class="sdg-step {"kept" if kept else "refused"}"><p class="sdg-step-head"><b>Step {number}</b>'
         f'<span class="sdg-step-state">{"✓ kept" if kept else "left as it was"}</span></p><ul>{what}</ul>'
-        f'<p class="sdg-faint">{escape(_capital(step.reason))}.</p>'
-        f'<p class="sdg-faint sdg-tries-label">Defect load of {many} candidate{"s" * (many != 1)}; '
-        f'{load(step.found):.2f} before:</p><ul class="sdg-tries">{tries}</ul></li>'
+        f'<p class="sdg-faint">{escape(_capital(step.reason))}.</p>{loads}</li>'
     )
 
 
