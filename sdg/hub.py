@@ -22,8 +22,8 @@ HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-"""Weights that run code when they are loaded: they are neither downloaded nor opened."""
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+"""Endings of files that run code when they are loaded: none is downloaded, opened or uploaded."""
 
 
 class HubError(OSError):
@@ -140,7 +140,7 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
     if isinstance(found, errors.GatedRepoError):
         refused = found.response.status_code == 403
         why = "the token that was used has no access to it yet" if refused else "nobody is logged in"
-        return f"{repo_id!r} is gated ({why}): accept its terms at {_address(repo_id, kind)}, then {login}"
+        return f"{repo_id!r} is gated ({why}): accept its terms at {address(repo_id, kind)}, then {login}"
     if isinstance(found, errors.RevisionNotFoundError):
         there = ", ".join(_revisions(repo_id, hub, kind))
         return f"{repo_id!r} has no revision {hub.revision!r}" + (
@@ -149,7 +149,7 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
     if isinstance(found, errors.RepositoryNotFoundError):
         other = _other_kind(repo_id, hub, kind)
         if other:
-            wanted, page = NAMES[kind], _address(repo_id, other)
+            wanted, page = NAMES[kind], address(repo_id, other)
             return f"{repo_id!r} is a {NAMES[other]} ({page}), and a {wanted} is needed here: name a {wanted}"
         return f"there is no {NAMES[kind]} {repo_id!r} at {endpoint}, or it is private: check the name, or {login}"
     if found is not None:
@@ -175,6 +175,13 @@ def explain(error: BaseException, repo_id: str, hub: HubOptions, kind: Kind = "m
             " again; files that have arrived whole are not fetched twice"
         )
     return f"{repo_id!r} could not be downloaded ({brief(error)})"
+
+
+def address(repo_id: str, kind: str) -> str:
+    """Where a repository is looked at; of any kind but ``"dataset"`` and ``"space"`` it is one of models."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{f'{kind}s/' if kind in ('dataset', 'space') else ''}{repo_id}"
 
 
 def brief(error: BaseException) -> str:
@@ -249,14 +256,8 @@ def looks_like(names: Iterable[str]) -> str | None:
 
 def pickles(names: Iterable[str]) -> list[str]:
     """Those of the names that are weights in a format that runs code."""
-    from fnmatch import fnmatch
-
     left_by_training = ("training_args.bin", "optimizer.pt", "scheduler.pt")
-    return sorted(
-        name
-        for name in names
-        if any(fnmatch(name, pattern) for pattern in PICKLES) and Path(name).name not in left_by_training
-    )
+    return sorted(name for name in names if Path(name).suffix in PICKLES and Path(name).name not in left_by_training)
 
 
 def refuse_pickles(what: str, names: Iterable[str]) -> None:
@@ -287,12 +288,6 @@ def _no_connection(error: BaseException) -> bool:
         "ProxyError",
         "gaierror",
     )
-
-
-def _address(repo_id: str, kind: str) -> str:
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{'' if kind == 'model' else kind + 's/'}{repo_id}"
 
 
 def _other_kind(repo_id: str, hub: HubOptions, kind: Kind) -> str | None:

@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from sdg.hub import PICKLES
+
 Kind = Literal["model", "adapter", "dataset", "space"]
 """What a folder holds; an adapter lies in a repository of models, and is nothing without its base model."""
 
@@ -23,7 +25,6 @@ MAX_BYTES = 50 * 10**9
 LEFT_OUT = ("__pycache__", ".git", ".cache", ".ipynb_checkpoints", ".DS_Store")
 """Files and folders that tools leave behind: not part of anything, and not uploaded."""
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".onnx", ".gguf", ".tflite", ".npy", ".npz")
 SECRET_FILES = (".env", ".env.*", ".*rc", ".git-credentials", "id_rsa", "id_ed25519", "*.pem", "*.p12")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import sdg
 from sdg import embedded
 from sdg.cards import RECIPE_FILE, About, Subject, write_card
-from sdg.hub import HubError
+from sdg.hub import HubError, address
 from sdg.publish.space import Space, assemble_space
 from sdg.upload import File, Kind, Published, RefusedError, check_folder, upload
 
@@ -57,7 +57,7 @@ class Push:
     @property
     def address(self) -> str:
         """Of the repository, whether it is there yet or not."""
-        return _address(self.repo_id, self.kind)
+        return address(self.repo_id, self.kind)
 
     def send(
         self,
@@ -106,7 +106,7 @@ def prepare(
         if folder is not None:
             raise ValueError(f"{what} is assembled from this package: name no folder ({os.fspath(folder)!r})")
         with tempfile.TemporaryDirectory() as scratch:
-            assemble_space(ASSEMBLED[what], scratch, wheel, _address(repo_id, "space"))
+            assemble_space(ASSEMBLED[what], scratch, wheel, address(repo_id, "space"))
             yield _checked(what, repo_id, Path(scratch), "space")
         return
     if folder is None:
@@ -182,10 +182,3 @@ def check_name(repo_id: str) -> None:
         raise ValueError(f"repo={repo_id!r}: {str(error).splitlines()[0]}") from None
     if repo_id.count("/") != 1:
         raise ValueError(f"repo={repo_id!r} names no owner: write owner/name")
-
-
-def _address(repo_id: str, kind: Kind) -> str:
-    from huggingface_hub import constants
-
-    where = {"dataset": "datasets/", "space": "spaces/"}.get(kind, "")
-    return f"{constants.ENDPOINT}/{where}{repo_id}"
