@@ -24,6 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from sdg import DefectSet, SDGDetector, SDGEval, microworld
+from sdg.cards.results import ROWS
+from sdg.defects import TYPES
 from sdg.matching import match
 from sdg.provenance import write_result
 from sdg.records import Record
@@ -32,17 +34,6 @@ from sdg.training.generator import find_pipeline
 from sdg.training.redraw import redraw_records
 
 SEED = 20_000
-ROWS = (
-    "det_type_f1",
-    "cln_acc",
-    "box_precision@0.5",
-    "box_recall@0.5",
-    "box_f1@0.5",
-    "box_f1@0.1",
-    "desc_cos@0.1",
-    "imp_acc@0.1",
-)
-TYPES = ("artifact", "misalignment")
 
 
 def recall_by_kind(records: list[Record], predictions: list[DefectSet], iou: float = 0.5) -> dict[str, list[int]]:

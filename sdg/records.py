@@ -325,7 +325,7 @@ def write_records(records: Iterable[Record], out: str | Path, form: Form = "parq
 
 def _write_lines(records: Iterable[Record], path: Path) -> int:
     count = 0
-    with _whole(path) as lines:
+    with whole(path) as lines:
         for record in records:
             row = to_row(record, embed=False)
             image = row["image"]
@@ -373,7 +373,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], files: Iterable[Path], column
     left = iter(rows)
     count, more = 0, True
     for file in files:
-        with _whole(file) as target, ParquetWriter(target, schema) as writer:
+        with whole(file) as target, ParquetWriter(target, schema) as writer:
             written = 0
             while more and (one or written < _PART_BYTES):
                 batch, size = _batch(left)
@@ -398,7 +398,7 @@ def _batch(rows: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
+def whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name when it is whole."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

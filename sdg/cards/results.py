@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdg.defects import TYPES
+
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
@@ -39,8 +41,6 @@ ROWS = (
     "imp_acc@0.1",
 )
 """The metrics that a card shows, for each type."""
-
-TYPES = ("artifact", "misalignment")
 
 
 @dataclass(frozen=True)

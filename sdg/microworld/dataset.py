@@ -18,7 +18,7 @@ from sdg.microworld import ARTIFACTS, COMPOSITION, MISALIGNMENTS, Split, generat
 from sdg.microworld.kinds import COLOURS, KINDS
 from sdg.microworld.render import REFERENCE_SIZE
 from sdg.microworld.scene import SPLITS
-from sdg.records import Record, write_records
+from sdg.records import Record, whole, write_records
 
 PLAN_FILE = "microworld.json"
 """What a folder is to hold, written before the first part: a later call goes on with the same or is refused."""
@@ -139,7 +139,8 @@ def write_dataset(
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    _whole(out / CARD, f"{card(plan, command)}\n".encode())
+    with whole(out / CARD) as file:
+        file.write(f"{card(plan, command)}\n".encode())
     return out
 
 
@@ -218,10 +219,5 @@ def _claim(out: Path, plan: Plan) -> None:
             f"{out} holds {', '.join(other[:3])}{' and more' if len(other) > 3 else ''}, and no {PLAN_FILE}, by which a"
             " microworld is known: draw into a new folder"
         )
-    _whole(file, (json.dumps(wanted, indent=1) + "\n").encode())
-
-
-def _whole(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    with whole(file) as opened:
+        opened.write((json.dumps(wanted, indent=1) + "\n").encode())
