@@ -46,7 +46,7 @@ if PICKER == "list" and HERE and not ENDPOINT and not EDITOR_ENDPOINT:
 
 from sdg.detector import load_detector  # noqa: E402
 from sdg.refine.loading import load_editor  # noqa: E402
-from sdg.web import Models, build_page, launch_options, microworld_examples  # noqa: E402
+from sdg.web import Models, build_page, launch_options, microworld_examples, repair_examples  # noqa: E402
 from sdg.web.gpu import placed, placed_editor  # noqa: E402
 
 try:
@@ -62,7 +62,8 @@ try:
 except (OSError, ValueError, ImportError) as error:
     sys.exit(f"SDG_EDITOR={EDITOR} cannot edit: {error}")
 
-demo = build_page(models, microworld_examples(), editor=editor)
+repairs = repair_examples() if EDITOR == "sdg-tiny-t2i" and not EDITOR_ENDPOINT else []
+demo = build_page(models, microworld_examples(), editor=editor, repairs=repairs)
 
 if __name__ == "__main__":
     demo.launch(**launch_options())

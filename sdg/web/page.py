@@ -32,6 +32,7 @@ def build_page(
     examples: Sequence[Example] = (),
     served: Served | None = None,
     editor: Editor | None = None,
+    repairs: Sequence[Example] = (),
 ) -> gr.Blocks:
     """The page as Gradio blocks, not launched.
 
@@ -40,6 +41,8 @@ def build_page(
             :class:`Models` that visitors choose from.
         examples: pictures with captions to choose from.
         editor: what repairs pictures in the Refine tab; None where the page has nothing to edit with.
+        repairs: examples of the Refine tab, chosen because its editor does well on them, which it says; without them it
+            has those of ``examples`` whose types of defects the editor can repair.
         served: what the head says about the page's own model; by default what the detector knows of itself.
 
     Example:
@@ -52,7 +55,7 @@ def build_page(
             with gr.Tab("Detect", id="detect"):
                 detect_tab(models, examples, chosen, page)
             with gr.Tab("Refine", id="refine"):
-                refine_tab(models, editor, examples, chosen, page)
+                refine_tab(models, editor, examples, chosen, page, repairs)
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab()
             with gr.Tab("About", id="about"):

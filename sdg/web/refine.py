@@ -38,7 +38,12 @@ Work = Callable[[str | None, Image.Image, str, dict[str, Any], int], Generator[D
 
 
 def refine_tab(
-    models: Models, editor: Editor | None, examples: Sequence[Example], chosen: gr.Textbox, page: gr.Blocks
+    models: Models,
+    editor: Editor | None,
+    examples: Sequence[Example],
+    chosen: gr.Textbox,
+    page: gr.Blocks,
+    repairs: Sequence[Example] = (),
 ) -> None:
     """Build the tab inside the page that is being built.
 
@@ -48,12 +53,15 @@ def refine_tab(
         examples: pictures with captions to try.
         chosen: holds the label of the visitor's model.
         page: the page itself, whose queue visitors wait in.
+        repairs: examples that the editor does well on, in place of the others.
     """
     if editor is None:
         fragment(html.notice(NO_EDITOR), "no-editor")
         return
     can = set(getattr(editor, "types", tuple(DefectType)))
-    examples = [e for e in examples if not e.types or e.types & can]  # a clean one, too: it stays as it is
+    # A clean one, too: it stays as it is.
+    examples = repairs or [e for e in examples if not e.types or e.types & can]
+    invitation = "Or repair an example" + (", chosen where this editor does well" if repairs else "")
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
             picture = picture_input("Picture to repair", "refine-picture")
@@ -63,7 +71,7 @@ def refine_tab(
             button = gr.Button("Repair", variant="primary", elem_id="refine-run")
             stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="refine-stop")
             if examples:
-                gallery = example_gallery(examples, "Or repair an example", "refine-examples")
+                gallery = example_gallery(examples, invitation, "refine-examples")
             with gr.Accordion("Options", open=False, elem_id="refine-options"):
                 options = _options()
                 seed = gr.Number(
