@@ -83,6 +83,18 @@ def test_other_settings_are_not_mixed_in():
     assert run("pics", "--out", "out", "--seed", "1", "--overwrite").exit_code == 0
 
 
+def test_candidates_that_differ_too_much_are_not_kept(hand):
+    def shade(task, seed):
+        pixels = np.asarray(task.image).copy()
+        pixels[np.asarray(task.mask) > 0] = 100 + 20 * (seed % 2)
+        return Image.fromarray(pixels)
+
+    hand.act = shade
+    for most, changed in (("9", False), ("11", True)):
+        assert run("pics/broken.png", "--out", most, "--caption", "grey", "--max-spread", most).exit_code == 0
+        assert lines(f"{most}/results.jsonl")[0]["changed"] is changed
+
+
 def test_a_picture_that_fails_does_not_cost_the_others():
     Path("pics/a.png").write_text("no picture")
     result = run("pics", "--out", "out")

@@ -61,6 +61,15 @@ def refine(
     candidates: Annotated[int, typer.Option(min=1, help="Edits of a step; the best is kept, if it is better.")] = 4,
     min_importance: Annotated[int, typer.Option(min=1, max=100, help="Leave less important defects alone.")] = 1,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave less sure defects alone.")] = 0.5,
+    max_spread: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=255,
+            help="How far candidates may differ before they count as guesses; the editor's own limit.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try the pictures again that failed before.")] = False,
@@ -95,6 +104,7 @@ def refine(
         "candidates": candidates,
         "min_importance": min_importance,
         "min_confidence": min_confidence,
+        **({} if max_spread is None else {"max_spread": max_spread}),
     }
     settings = {"model": settled(model), "editor": settled(editor), "seed": seed, **options}
     settings |= {k: v for k, v in {"endpoint": endpoint, "editor_endpoint": editor_endpoint}.items() if v}
