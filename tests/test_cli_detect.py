@@ -350,7 +350,7 @@ class TestDetectors:
         outside = {"out_of_world": {"outside": True, "score": 9.0, "threshold": 3.0}}
         inside = {"out_of_world": {"outside": False, "score": 1.0, "threshold": 3.0}}
         monkeypatch.setattr(detector, "_answer", lambda caption: DefectSet(info=inside if caption else outside))
-        sentence = "pics/a.png: This picture is unlike those that the model was trained on (distance 9.0; 3.0 is"
+        sentence = "pics/a.png: This picture is unlike those that the model was trained on (distance 9.00; 3.00 is"
         for options in ([], ["--json"], ["--out", "r.jsonl"]):
             assert sentence in run("pics/a.png", *options).stderr
         assert "unlike" not in run("pics/a.png", "--caption", "x").stderr
