@@ -173,6 +173,8 @@ def test_a_place_that_cannot_be_written_is_said():
         (["--out", "x", "--train", "0", "--validation", "0", "--test", "0"], "there is nothing to draw"),
         (["--out", "x", "--train", "-3"], "greater than or equal to 0"),
         (["--out", "x", "--uncaptioned", "2"], "less than or equal to 1"),
+        (["--out", "x", "--n", "60"], "--n is of --sheet"),
+        (["--out", "x", "--split", "test"], "--split is of --sheet"),
         (["--push", "nobody"], "names no owner"),
         (["--push", "a//b"], "repo='a//b'"),
     ],

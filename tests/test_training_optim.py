@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from sdg.training.optim import MuonWithAdamW
+from sdg.training import optim
+from sdg.training.optim import Muon, MuonWithAdamW, orthogonal
 
 
 def model():
@@ -60,3 +62,37 @@ def test_a_restart_goes_on_exactly():
         step(resumed, again, seed)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     assert resumed.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muon_steps_as_torchs_own(dtype, monkeypatch):
+    monkeypatch.setattr(optim, "cpu_dtype", lambda: dtype)
+    torch.manual_seed(0)
+    shapes = [(6, 10), (12, 4), (6, 10), (8, 8), (1, 5)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    pair = (
+        (ours, Muon(ours, lr=0.1, weight_decay=0.2)),
+        (theirs, torch.optim.Muon(theirs, lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")),
+    )
+    for _ in range(3):
+        gradients = [torch.randn(shape) for shape in shapes]
+        for parameters, optimizer in pair:
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient.clone()
+            parameters[3].grad = None
+            optimizer.step()
+    for mine, other, shape in zip(ours, theirs, shapes, strict=True):
+        torch.testing.assert_close(mine, other, atol=0.02, rtol=0, msg=str(shape))
+    assert not ours[0].isnan().any()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
+def test_singular_values_come_close_to_one(shape):
+    torch.manual_seed(0)
+    made = torch.linalg.svdvals(orthogonal(torch.randn(2, *shape) * 100).float())
+    assert ((made > 0.5) & (made < 1.3)).all()
+
+
+def test_no_gradient_is_no_update():
+    assert orthogonal(torch.zeros(1, 3, 3)).count_nonzero() == 0

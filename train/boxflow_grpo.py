@@ -25,6 +25,7 @@ from sdg.boxflow.data import load_prompts
 from sdg.detector import load_detector
 from sdg.engines.pipelines import load_pipeline
 from sdg.training.checkpoint import last_complete_checkpoint
+from sdg.training.precision import without_emulated_bf16
 
 
 @dataclass
@@ -69,6 +70,7 @@ def build(arguments: AlignmentArguments, args: BoxFlowGRPOConfig, model_args: Mo
     """The trainer, with all that it needs."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    without_emulated_bf16(args)
     if not model_args.model_name_or_path:
         raise ValueError("model_name_or_path is missing: the text-to-image pipeline to align, a folder or a Hub id")
 

@@ -28,6 +28,7 @@ from sdg.training.callbacks import FreeRunningEvaluation, TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint, save_detector
 from sdg.training.data import hold_out, load_training_rows
 from sdg.training.grpo import DetectorGRPOConfig, DetectorGRPOTrainer, as_prompts
+from sdg.training.precision import without_emulated_bf16
 
 
 @dataclass
@@ -51,6 +52,7 @@ def main(data_args: DataArguments, args: DetectorGRPOConfig, model_args: ModelCo
     """The whole recipe."""
     if data_args.threads:
         torch.set_num_threads(data_args.threads)
+    without_emulated_bf16(args)
     folder = Path(args.output_dir)
     if not model_args.model_name_or_path:
         raise ValueError("model_name_or_path is missing: GRPO starts from a checkpoint of train/sft.py")

@@ -45,6 +45,7 @@ from sdg.training.generator import (
     token_ids,
 )
 from sdg.training.optim import MuonWithAdamW
+from sdg.training.precision import without_emulated_bf16
 
 
 @dataclass
@@ -89,6 +90,7 @@ def main(data_args: GeneratorArguments, args: TrainingArguments) -> None:
     """The whole recipe."""
     if data_args.threads:
         torch.set_num_threads(data_args.threads)
+    without_emulated_bf16(args)
 
     # Load and build.
     rows = load_records(data_args.data).select_columns(["image", "caption"])

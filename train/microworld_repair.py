@@ -28,6 +28,7 @@ from sdg.microworld import generate
 from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
 from sdg.training.generator import encode, find_pipeline, token_ids
+from sdg.training.precision import without_emulated_bf16
 from sdg.training.repair import Repair, add_lora, cells, save_repair
 
 
@@ -109,6 +110,7 @@ def main(data_args: RepairArguments, args: TrainingArguments) -> None:
     """The whole recipe."""
     if data_args.threads:
         torch.set_num_threads(data_args.threads)
+    without_emulated_bf16(args)
     folder = Path(args.output_dir)
 
     # Load and draw.

@@ -29,6 +29,7 @@ from sdg.records import from_row, load_records
 from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
 from sdg.training.degrade import degrade
+from sdg.training.precision import without_emulated_bf16
 
 
 @dataclass
@@ -95,6 +96,7 @@ def main(data_args: ScorerArguments, args: TrainingArguments) -> None:
     """The whole recipe."""
     if data_args.threads:
         torch.set_num_threads(data_args.threads)
+    without_emulated_bf16(args)
     torch.manual_seed(args.seed)
 
     # Load and build.

@@ -26,6 +26,7 @@ from sdg.training.checkpoint import save_detector
 from sdg.training.collator import SFTCollator
 from sdg.training.data import hold_out, load_training_rows
 from sdg.training.dense import DenseVocabulary
+from sdg.training.precision import without_emulated_bf16
 from sdg.training.sft import DetectorSFTConfig, DetectorSFTTrainer
 from sdg.training.tiny import build_model, build_processor
 
@@ -54,6 +55,7 @@ def main(data_args: DataArguments, args: DetectorSFTConfig, model_args: ModelCon
     """The whole recipe."""
     if data_args.threads:
         torch.set_num_threads(data_args.threads)
+    without_emulated_bf16(args)
     folder = Path(args.output_dir)
     prompt = DEFAULT
     if data_args.prompt:

@@ -32,8 +32,8 @@ def microworld(
     sheet: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="Draw a sheet of --n pictures into this file.")
     ] = None,
-    n: Annotated[int, typer.Option(min=1, max=2000, help="How many pictures the sheet has.")] = 100,
-    split: Annotated[Split, typer.Option(help="Which split the sheet shows.")] = Split.train,
+    n: Annotated[int | None, typer.Option(min=1, max=2000, help="How many pictures the sheet has: 100.")] = None,
+    split: Annotated[Split | None, typer.Option(help="Which split the sheet shows: train.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw a data set into this folder.")] = None,
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Draw a data set and upload it to the Hub.")
@@ -70,7 +70,11 @@ def microworld(
     """
     if sheet is None and out is None and push is None:
         raise typer.BadParameter("say what to draw: --sheet PICTURE, --out FOLDER or --push OWNER/NAME")
+    if sheet is None and (n or split):
+        said = "--n" if n else "--split"
+        raise typer.BadParameter(f"{said} is of --sheet; --train, --validation and --test are the sizes of a data set")
     if sheet is not None:
+        n, split = n or 100, split or Split.train
         writable_picture(sheet)
         from sdg.draw import contact_sheet
         from sdg.microworld import generate
