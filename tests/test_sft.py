@@ -149,23 +149,23 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, parquet):
 
 @pytest.mark.slow
 def test_it_learns_a_few_pictures_by_heart(tmp_path, parquet):
-    rows = load_training_rows(parquet).select(range(8))
-    records = list(generate(8, seed=9))
-    run = trainer(tmp_path, rows, max_steps=260, per_device_train_batch_size=8, coordinate_jitter=8)
+    rows = load_training_rows(parquet).select(range(4))
+    records = list(generate(4, seed=9))
+    run = trainer(tmp_path, rows, max_steps=200, per_device_train_batch_size=4, coordinate_jitter=8)
     evaluation = FreeRunningEvaluation(
-        records, run.processing_class, prompt=PROMPT, folder=tmp_path, every=130, max_new_tokens=200
+        records, run.processing_class, prompt=PROMPT, folder=tmp_path, every=100, max_new_tokens=200
     )
     run.add_callback(evaluation)
     run.train()
     curve = read_curve(tmp_path / "curve.jsonl")
-    assert [line["step"] for line in curve] == [130, 260]
-    assert [line["pictures"] for line in curve] == [1040, 2080]
+    assert [line["step"] for line in curve] == [100, 200]
+    assert [line["pictures"] for line in curve] == [400, 800]
     assert curve[-1]["mean_f1"] > 0.95
     assert curve[-1]["loss_text"] < 0.1
     detector = SDGDetector.from_pretrained(tmp_path / "best")
     found = detector([r.image for r in records], [r.caption for r in records])
     right = sum(len(f) == len(r.defects) for f, r in zip(found, records, strict=True))
-    assert right >= 7
+    assert right == 4
 
 
 @pytest.mark.slow
