@@ -108,7 +108,6 @@ def test_kill_9_and_resume_gives_the_same_curve(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"sde_steps": 2, "beta": 0.1, "steps_per_generation": 2, "gradient_checkpointing": True},
         {"peft_config": None, "learning_rate": 1e-3, "sde_steps": 2},
     ],
