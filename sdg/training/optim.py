@@ -18,7 +18,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Muon):
     """``torch.optim.Muon``, in the precision that the machine is quick in and with matrices of one shape as a batch.
 
-    torch's own works in bfloat16 always, which a CPU without units for it emulates at a fiftieth of the speed. The
+    torch's own works in bfloat16 always, which a CPU without units for it emulates slowly. The
     learning rate is scaled so that updates are as large as AdamW's.
 
     Args:
@@ -33,10 +33,7 @@ class Muon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             alike: dict[tuple[torch.Size, torch.device], list[nn.Parameter]] = {}
             for p in group["params"]:
@@ -123,10 +120,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step of both parts."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for part in self.parts:
             part.step()
         return loss

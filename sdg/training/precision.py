@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def without_emulated_bf16(args: TrainingArguments) -> None:
     """Train in float32 where ``bf16`` is asked for on a CPU that has no units for it.
 
-    Recipes ask for bfloat16, and where it is emulated its matrix products take up to fifty times as long as float32's.
+    Recipes ask for bfloat16, and where it is emulated its matrix products take many times as long as float32's.
 
     Args:
         args: of a trainer that is not built yet; changed in place.
