@@ -6,7 +6,8 @@ Judges, none of which the refiner sees: the distance to the clean render (the sa
 true boxes of artifacts and outside all true boxes, and the oracle's defect load. A picture got worse where the oracle's
 load rose, or its distance to the clean render did (mean over pixels, misaligned objects left out, which a repair may
 rightly change). Feedback modes are compared where the editor can tell them apart: the embedded one reads the caption
-only, so it knows "boxes" and "fixed", which redraws the picture from the caption.
+only, so it knows "boxes" and "fixed", which redraws the picture from the caption. In "known" the editor pastes the
+clean render, as its autoencoder gives it back: no drawing could do better.
 """
 
 from __future__ import annotations
@@ -27,12 +28,32 @@ from sdg.draw import contact_sheet
 from sdg.microworld.oracle import measure
 from sdg.provenance import write_result
 from sdg.records import Record
+from sdg.refine.editors import Task
 from sdg.refine.loading import load_editor
 from sdg.refine.regions import mask_of
+from sdg.refine.tiny import TinyEditor
 
 SEED = 60_000
 NOTICEABLE = 0.2
 """Rise of the mean distance over a whole picture, of 255, from which it counts."""
+
+
+class Known:
+    """An editor that is told how the picture should look, and pastes that as the embedded one would.
+
+    Args:
+        editor: whose autoencoder and pasting are used.
+    """
+
+    name, local, types = "clean render", True, TinyEditor.types
+
+    def __init__(self, editor: TinyEditor) -> None:
+        self.editor = editor
+        self.clean: Image.Image | None = None
+
+    def __call__(self, task: Task, seeds: Sequence[int]) -> list[Image.Image]:
+        assert self.clean is not None
+        return self.editor.pasted(task, [self.editor.decoded(self.clean)] * len(seeds))
 
 
 def distances(image: Image.Image, record: Record) -> dict[str, float]:
@@ -60,6 +81,8 @@ def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown
     pairs = []
     with path.open("a") as file:
         for record in tqdm(records[len(lines) :], desc=path.stem):
+            if isinstance(refiner.editor, Known):
+                refiner.editor.clean = record.clean_image
             began = time.perf_counter()
             out = refiner(record.image, record.caption)
             line = {
@@ -126,7 +149,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="validation is for choosing settings")
     parser.add_argument("--model", default="sdg-tiny")
     parser.add_argument("--editor", default="sdg-tiny-t2i")
-    parser.add_argument("--modes", nargs="+", default=["boxes", "fixed"])
+    parser.add_argument("--modes", nargs="+", default=["boxes", "fixed", "known"])
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: further options of DefectRefiner")
     parser.add_argument("--out", type=Path, default=Path("runs/refine"), help="folder; an interrupted run goes on")
     args = parser.parse_args()
@@ -138,8 +161,10 @@ def main() -> None:
     for mode in args.modes:
         # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
         free = {"min_similarity": 0.0, "max_spread": 255} if mode == "fixed" else {}
-        options = {"feedback": mode, **free, **args.options}
-        refiner = DefectRefiner(detector, editor, **options)
+        known = {"feedback": "boxes", "candidates": 1} if mode == "known" else {"feedback": mode}
+        options = known | free | args.options
+        chosen = Known(TinyEditor.from_pretrained()) if mode == "known" else editor
+        refiner = DefectRefiner(detector, chosen, **options)
         lines = refined(refiner, records, args.out / f"{mode}.jsonl", args.out / f"{mode}.jpg")
         results[mode] = summary(lines)
     print(f"\n{args.n} microworld pictures, split {args.split}, seed {SEED}; {args.model}, {args.editor}\n")
