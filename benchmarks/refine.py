@@ -7,7 +7,7 @@ true boxes of artifacts and outside all true boxes, and the oracle's defect load
 load rose, or its distance to the clean render did (mean over pixels, misaligned objects left out, which a repair may
 rightly change). Feedback modes are compared where the editor can tell them apart: the embedded one reads the caption
 only, so it knows "boxes" and "fixed", which redraws the picture from the caption. In "known" the editor pastes the
-clean render, as its autoencoder gives it back: no drawing could do better.
+clean render, as its autoencoder gives it back: what goes wrong there is not the fault of drawing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ from sdg.refine.tiny import TinyEditor
 SEED = 60_000
 NOTICEABLE = 0.2
 """Rise of the mean distance over a whole picture, of 255, from which it counts."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
+    "fixed": {"min_similarity": 0.0, "max_spread": 255},
+    "known": {"feedback": "boxes", "candidates": 1},
+}
+"""Of :class:`DefectRefiner`, where a mode wants other ones than its own name as ``feedback``."""
 
 
 class Known:
@@ -159,10 +165,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for mode in args.modes:
-        # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
-        free = {"min_similarity": 0.0, "max_spread": 255} if mode == "fixed" else {}
-        known = {"feedback": "boxes", "candidates": 1} if mode == "known" else {"feedback": mode}
-        options = known | free | args.options
+        options = {"feedback": mode, **OPTIONS.get(mode, {}), **args.options}
         chosen = Known(TinyEditor.from_pretrained()) if mode == "known" else editor
         refiner = DefectRefiner(detector, chosen, **options)
         lines = refined(refiner, records, args.out / f"{mode}.jsonl", args.out / f"{mode}.jpg")
