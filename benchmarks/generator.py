@@ -2,9 +2,10 @@
 
     python benchmarks/generator.py --n 300 --sheet docs/img/generator.png
 
-Captions are unseen ones of one or two objects, of the test split. The oracle is no model; docs/oracle.md says where it
-errs. The same figures are printed for the pictures that the world itself draws for these captions, plain and
-through the generator's autoencoder: what the oracle reports there is its own error, or the autoencoder's.
+Captions are unseen ones of one or two objects, of the test split; validation is for choosing between checkpoints. The
+oracle is no model; docs/oracle.md says where it errs. The same figures are printed for the pictures that the world
+itself draws for these captions, plain and through the generator's autoencoder: what the oracle reports there is its own
+error, or the autoencoder's.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sdg-tiny-t2i", help="embedded name or folder")
     parser.add_argument("--n", type=int, default=300)
+    parser.add_argument("--split", default="test")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch_size", type=int, default=50)
     parser.add_argument("--sheet", type=Path, help="write the first 24 pictures as a sheet")
@@ -60,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
 
     logging.set_verbosity_error()  # each call says that the third encoder reads one token
-    drawn = microworld.generate(3 * args.n + 30, SEED, "test", clean=True)
+    drawn = microworld.generate(3 * args.n + 30, SEED, args.split, clean=True)
     records = [record for record in drawn if len(record.objects) <= MOST_OBJECTS][: args.n]
     captions = [record.caption for record in records]
     pipeline = DiffusionPipeline.from_pretrained(find_pipeline(args.model), torch_dtype=torch.float32)
@@ -83,7 +85,7 @@ def main() -> None:
         name: figures(pictures, captions, score(pictures, captions))
         for name, pictures in {"generated": images, "drawn": plain, "drawn, through the autoencoder": decoded}.items()
     }
-    print(f"\n{args.model}: {len(images)} captions, split test, seed {SEED}; {args.steps} steps, no guidance\n")
+    print(f"\n{args.model}: {len(images)} captions, split {args.split}, seed {SEED}; {args.steps} steps, no guidance\n")
     print(f"| by the oracle | {' | '.join(rows)} |\n|{'---|' * (len(rows) + 1)}")
     for name in rows["generated"]:
         if name != "kinds":

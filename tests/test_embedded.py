@@ -19,7 +19,7 @@ def test_the_list_is_that_of_the_files():
     stale = sorted(path for path in listed.keys() | there.keys() if listed.get(path) != there.get(path))
     assert not stale, f"{MANIFEST} is stale: run python -m sdg.embedded"
     assert {path.split("/")[0] for path in listed} == set(NAMES)
-    assert {"sdg-tiny/model.safetensors", "sdg-tiny-t2i/repair/pytorch_lora_weights.safetensors"} <= set(listed)
+    assert {"sdg-tiny/model.safetensors", "sdg-tiny-t2i/transformer/diffusion_pytorch_model.safetensors"} <= set(listed)
     assert not [path for path in listed if path.endswith(".md")], "a card may change by itself"
 
 

@@ -15,7 +15,7 @@ from sdg.refine.feedback import Feedback, task_of
 from sdg.refine.inpaint import InpaintEditor
 from sdg.refine.loading import load_editor
 from sdg.refine.tiny import TinyEditor
-from sdg.training.repair import Repair, add_lora, save_repair
+from sdg.training.repair import Repair
 
 BOX = (300, 400, 500, 600)
 
@@ -114,9 +114,7 @@ def test_a_saved_text_to_image_pipeline_is_loaded_as_its_inpainting_variant(sd3,
 
 @pytest.fixture(scope="module")
 def pipeline():
-    made = tiny_pipelines.microworld()
-    add_lora(made.transformer, 4)
-    return made
+    return tiny_pipelines.microworld()
 
 
 class TestTiny:
@@ -146,37 +144,54 @@ class TestTiny:
         with pytest.raises(ValueError, match="strengths=\\(0,\\)"):
             TinyEditor(pipeline, strengths=(0,))
 
-    def test_a_saved_lora_loads_with_its_scale(self, pipeline, tmp_path):
-        for name, parameter in pipeline.transformer.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        save_repair(pipeline, tmp_path)
-        other = tiny_pipelines.microworld()
-        other.load_lora_weights(str(tmp_path), adapter_name="repair")
-        asked = task(picture((128, 128)))
-        a, b = (np.asarray(TinyEditor(p, steps=2)(asked, [1])[0], dtype=int) for p in (pipeline, other))
-        assert np.abs(a - b).max() <= 3  # its weights are written in bfloat16
 
-
-def test_the_loss_of_a_repair_counts_masked_cells_only():
-    pipeline = tiny_pipelines.microworld()
-    parameters = add_lora(pipeline.transformer, 4)
-    loss = Repair(pipeline, unseen=0.0)
+@pytest.fixture
+def examples():
+    """Latents of two pictures, sound and broken, and what their captions are."""
+    torch.manual_seed(1)
     sound, broken = torch.randn(2, 2, 8, 16, 16)
-    mask = torch.zeros(2, 1, 16, 16)
+    ids = torch.ones(2, 36, dtype=torch.long)
+    return {"sound": sound, "broken": broken, "input_ids": ids, "third_ids": ids}
+
+
+def loss_of(repair, examples, **changed):
+    torch.manual_seed(0)
+    return repair(**examples | changed)["loss"]
+
+
+def test_the_loss_of_a_repair_counts_masked_cells_only(examples):
+    pipeline = tiny_pipelines.microworld()
+    repair = Repair(pipeline, unseen=0.0).eval()
+    mask, broken = torch.zeros(2, 1, 16, 16), examples["broken"]
     mask[:, :, 4:8, 4:8] = 1
-    ids = {"input_ids": torch.ones(2, 36, dtype=torch.long), "third_ids": torch.ones(2, 36, dtype=torch.long)}
-
-    def run(broken):
-        torch.manual_seed(0)
-        return loss(sound, broken, mask, **ids)["loss"]
-
+    loss = loss_of(repair, examples, mask=mask)
     elsewhere = torch.where(mask > 0, broken, torch.randn_like(broken))
-    assert run(broken).item() == pytest.approx(run(elsewhere).item())
-    assert run(broken).item() != pytest.approx(run(-broken).item())
-    run(broken).backward()
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in parameters)
+    assert loss_of(repair, examples, mask=mask, broken=elsewhere).item() == pytest.approx(loss.item())
+    assert loss_of(repair, examples, mask=mask, broken=-broken).item() != pytest.approx(loss.item())
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in pipeline.transformer.parameters())
     assert all(p.grad is None for p in pipeline.text_encoder.parameters())
+
+
+def test_a_mask_over_all_asks_for_a_picture_from_nothing(examples):
+    repair = Repair(tiny_pipelines.microworld()).eval()
+    whole, half = torch.ones(2, 1, 16, 16), torch.ones(2, 1, 16, 16)
+    half[..., 8:] = 0
+    broken = -examples["broken"]
+    same = loss_of(repair, examples, mask=whole)
+    assert loss_of(repair, examples, mask=whole, broken=broken).item() == same.item()
+    found = repair(**examples, mask=torch.cat([whole[:1], half[:1]]))
+    assert found["loss"].item() == pytest.approx((found["draw_loss"] + found["mend_loss"]).item() / 2)
+
+
+def test_a_batch_with_the_long_caption_is_a_quarter(examples, monkeypatch):
+    repair = Repair(tiny_pipelines.microworld()).train()
+    repair.flow.long, seen = 1.0, []
+    monkeypatch.setattr(repair.flow, "embed", lambda ids, third, length: seen.append((len(ids), length)) or 1 / 0)
+    four = {name: torch.cat([rows, rows]) for name, rows in examples.items()}
+    with pytest.raises(ZeroDivisionError):
+        repair(**four, mask=torch.ones(4, 1, 16, 16))
+    assert seen == [(1, 256)]
 
 
 def test_flux_fill_takes_what_the_editor_gives_it():

@@ -1,8 +1,9 @@
-"""Train the repair LoRA of sdg-tiny-t2i, by which it mends a picture where a mask says so.
+"""Train sdg-tiny-t2i, which draws, to mend a picture as well where a mask says so.
 
     python train/microworld_repair.py --config train/configs/t2i_repair.yaml
 
-Pictures come in pairs, broken and sound, which the microworld draws. Resumes from the last checkpoint.
+Repairs are learnt from pairs, broken and sound, which the microworld draws; clean pictures that are drawn from nothing
+keep the generator drawing. Resumes from the last checkpoint, and leaves the whole pipeline in OUTPUT_DIR/final.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,16 @@ from sdg.boxes import GRID
 from sdg.microworld import generate
 from sdg.training.callbacks import TimedCheckpoints
 from sdg.training.checkpoint import last_complete_checkpoint
-from sdg.training.generator import encode, find_pipeline, token_ids
+from sdg.training.generator import MOST_OBJECTS, encode, find_pipeline, save, token_ids
+from sdg.training.optim import MuonWithAdamW
 from sdg.training.precision import without_emulated_bf16
-from sdg.training.repair import Repair, add_lora, cells, save_repair
+from sdg.training.repair import Repair, cells
+
+WHOLE = (0, 0, GRID, GRID)
+MOST_BOXES = 4
+"""Of a picture; the others are left out."""
+Pair = tuple[Image.Image, Image.Image, str, list[list[int]]]
+"""Broken picture, sound picture, caption, boxes of what differs."""
 
 
 @dataclass
@@ -37,9 +45,10 @@ class RepairArguments:
     """What to train, and on what."""
 
     pipeline: str = field(default="sdg-tiny-t2i", metadata={"help": "Folder, or the embedded name."})
-    pairs: int = field(default=20_000, metadata={"help": "Pictures to draw, broken and sound."})
-    world_seed: int = field(default=6, metadata={"help": "Of the microworld's train split."})
-    rank: int = field(default=8, metadata={"help": "Of the LoRA."})
+    pairs: int = field(default=20_000, metadata={"help": "Records to take pairs from, broken and sound."})
+    clean: int = field(default=20_000, metadata={"help": "Clean records to take pictures from that are drawn whole."})
+    world_seed: int = field(default=6, metadata={"help": "Of the pairs, split train; the clean ones have the next."})
+    compile: bool = field(default=False, metadata={"help": "Compile the transformer; wants a C++ compiler."})
     save_minutes: float = field(default=4.0, metadata={"help": "Minutes between checkpoints."})
     threads: int = field(default=0, metadata={"help": "CPU threads; 0 leaves torch's choice."})
 
@@ -47,7 +56,8 @@ class RepairArguments:
 class Pairs(Dataset):
     """Normalised latents, broken and sound, with a mask round what is broken, drawn anew each time.
 
-    A mask is grown and shifted as a detector's boxes are; where nothing is broken it lies on an object or anywhere.
+    A mask is grown and shifted as a detector's boxes are; where nothing is broken it lies on an object or anywhere, and
+    on a picture to be drawn whole it covers all.
     """
 
     def __init__(self, columns: dict[str, torch.Tensor], scale: float, shift: float) -> None:
@@ -61,7 +71,7 @@ class Pairs(Dataset):
         latents = {name: (row[name].float() - self.shift) * self.scale for name in ("sound", "broken")}
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
         boxes = [tuple(int(v) for v in box) for box in row["boxes"].tolist() if box[2] > box[0]]
-        grown = [grow(box, rng) for box in boxes]
+        grown = [box if box == WHOLE else grow(box, rng) for box in boxes]
         mask = torch.from_numpy(cells(grown, latents["sound"].shape[-1])).float()[None]
         return latents | {"mask": mask} | {name: row[name] for name in ("input_ids", "third_ids")}
 
@@ -73,36 +83,43 @@ def grow(box: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int, int,
     return max(0, x0 - room), max(0, y0 - room), min(GRID, x1 + room), min(GRID, y1 + room)
 
 
-def draw(n: int, seed: int, most: int = 4) -> Iterator[tuple[Image.Image, Image.Image, str, list[list[int]]]]:
-    """Broken picture, sound picture, caption, and boxes of what differs, padded to ``most`` by empty ones."""
+def pairs(n: int, seed: int) -> Iterator[Pair]:
+    """Of n records those that a repair can be learnt from."""
     rng = np.random.default_rng(seed)
     for record in generate(n, seed):
-        boxes = [list(defect.box) for defect in record.defects.artifacts][:most]
+        boxes = [list(defect.box) for defect in record.defects.artifacts][:MOST_BOXES]
         if not boxes and record.defects:
             continue  # what the caption says is not to be seen, and the boxes are of no use
         if not boxes:
             boxes = [list(record.objects[int(rng.integers(len(record.objects)))]["box"])]
         assert record.clean_image is not None
-        yield record.image, record.clean_image, record.caption, boxes + [[0, 0, 0, 0]] * (most - len(boxes))
+        yield record.image, record.clean_image, record.caption, boxes
 
 
-def encoded(pipeline: DiffusionPipeline, n: int, seed: int, part: int = 256) -> dict[str, torch.Tensor]:
+def wholes(n: int, seed: int) -> Iterator[Pair]:
+    """Of n clean records those that the generator is made to draw."""
+    for record in generate(n, seed, clean=True):
+        if len(record.objects) <= MOST_OBJECTS:
+            yield record.image, record.image, record.caption, [list(WHOLE)]
+
+
+def encoded(pipeline: DiffusionPipeline, drawn: Iterator[Pair], part: int = 256) -> dict[str, torch.Tensor]:
     """The columns of :class:`Pairs`."""
 
-    def pixels(images: list[Image.Image]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def latents(images: list[Image.Image]) -> torch.Tensor:
+        return encode(pipeline.vae, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
     columns: dict[str, list[torch.Tensor]] = {"sound": [], "broken": [], "boxes": []}
     captions: list[str] = []
-    pairs = draw(n, seed)
-    with tqdm(total=n, desc="draw") as bar:
-        while some := list(islice(pairs, part)):
+    with tqdm(desc="draw") as bar:
+        while some := list(islice(drawn, part)):
             broken, sound, texts, boxes = map(list, zip(*some, strict=True))
-            columns["broken"].append(encode(pipeline.vae, pixels(broken)))
-            columns["sound"].append(encode(pipeline.vae, pixels(sound)))
-            columns["boxes"].append(torch.tensor(boxes, dtype=torch.int16))
+            columns["broken"].append(latents(broken))
+            columns["sound"].append(columns["broken"][-1] if broken == sound else latents(sound))
+            padded = [some + [[0, 0, 0, 0]] * (MOST_BOXES - len(some)) for some in boxes]
+            columns["boxes"].append(torch.tensor(padded, dtype=torch.int16))
             captions += texts
-            bar.update(part)
+            bar.update(len(some))
     return {name: torch.cat(parts) for name, parts in columns.items()} | token_ids(pipeline, captions)
 
 
@@ -118,21 +135,29 @@ def main(data_args: RepairArguments, args: TrainingArguments) -> None:
     path = folder / "pairs.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".part")  # a file is either whole or absent
-        save_file(encoded(pipeline, data_args.pairs, data_args.world_seed), whole)
-        whole.rename(path)
+        part = path.with_suffix(".part")  # a file is either whole or absent
+        seed = data_args.world_seed
+        drawn = chain(pairs(data_args.pairs, seed), wholes(data_args.clean, seed + 1))
+        save_file(encoded(pipeline, drawn), part)
+        part.rename(path)
     config = pipeline.vae.config
     data = Pairs(load_file(path), config.scaling_factor, config.shift_factor)
 
     # Train; "--resume_from_checkpoint true" goes on from the last complete checkpoint, or starts.
-    add_lora(pipeline.transformer, data_args.rank)
+    model = Repair(pipeline)
+    if data_args.compile:
+        pipeline.transformer.compile(dynamic=False)
     args.remove_unused_columns = False
     trainer = Trainer(
-        model=Repair(pipeline), args=args, train_dataset=data, callbacks=[TimedCheckpoints(data_args.save_minutes)]
+        model=model,
+        args=args,
+        train_dataset=data,
+        optimizers=(MuonWithAdamW([model], args.learning_rate, args.weight_decay), None),
+        callbacks=[TimedCheckpoints(data_args.save_minutes)],
     )
     checkpoint = last_complete_checkpoint(args.output_dir) if args.resume_from_checkpoint else None
     trainer.train(resume_from_checkpoint=checkpoint)
-    save_repair(pipeline, folder / "final")
+    save(pipeline, folder / "final")
 
 
 if __name__ == "__main__":

@@ -32,13 +32,13 @@ SIZE = 128
 
 
 class TinyEditor:
-    """Masked flow matching with sdg-tiny-t2i and its repair LoRA.
+    """Masked flow matching with sdg-tiny-t2i, which was trained to mend as well as to draw.
 
     The picture is edited at the generator's 128 x 128; larger ones get the edit enlarged, so their repairs are soft.
     It reads the caption, not the reasons. A task without a mask is drawn anew from the caption.
 
     Args:
-        pipeline: of :mod:`sdg.training.generator`, with its repair LoRA loaded as adapter ``"repair"``.
+        pipeline: of :mod:`sdg.training.generator`, trained by :mod:`sdg.training.repair`.
         name: how results name it.
         steps: of the sampler, for a whole run.
         strengths: noise levels that masked candidates start from, in turns, each in 0..1.
@@ -59,22 +59,21 @@ class TinyEditor:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str = "sdg-tiny-t2i", **options: Any) -> TinyEditor:
-        """Load the generator and its repair LoRA.
+        """Load the generator.
 
         Args:
-            name_or_path: embedded name, or a folder of the same layout with the LoRA in ``repair/``.
+            name_or_path: embedded name, or a folder of the same layout.
             **options: of the class.
 
         Raises:
-            OSError: where there is no such pipeline, or no LoRA.
-            ModuleNotFoundError: without diffusers and peft, saying how to install them.
+            OSError: where there is no such pipeline.
+            ModuleNotFoundError: without diffusers, saying how to install it.
         """
         from sdg.training.generator import find_pipeline
 
         folder = find_pipeline(name_or_path)
         with quiet():
             pipeline = quiet_pipeline(folder, torch_dtype=torch.float32)
-            pipeline.load_lora_weights(folder, subfolder="repair", adapter_name="repair")
         return cls(pipeline, name_or_path, **options)
 
     @torch.no_grad()
@@ -84,10 +83,8 @@ class TinyEditor:
         edits: list[Any] = [None] * len(seeds)
         if task.mask is None:
             whole = np.ones((SIZE // 8, SIZE // 8), dtype=bool)
-            self.pipeline.disable_lora()
             edits = self._run(small, task.caption, whole, seeds, 1.0)
         else:
-            self.pipeline.enable_lora()
             for turn, strength in enumerate(self.strengths):
                 chosen = seeds[turn :: len(self.strengths)]
                 if chosen:

@@ -1,39 +1,25 @@
-"""Teaching the tiny generator to mend: a LoRA that turns what a mask covers into what belongs there.
+"""Teaching the tiny generator to mend: to turn what a mask covers into what belongs there, and still to draw.
 
 A repair starts from the broken picture under noise, and flow matching carries it to the sound one. On the way from
 ``A = (1 - s) broken + s noise`` at noise level s to the sound picture at level 0 every point holds noise of just its
 own level, as everywhere on the generator's own paths, so its weights are at home there; what is new is that some of
-the signal is wrong. Where the mask is 0 the network sees the picture itself, free of noise, and so it sees the mask.
+the signal is wrong. Where the mask is 0 the network sees the picture itself, free of noise, and so it sees the mask. A
+mask that covers all of a picture asks for it to be drawn from nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdg.boxes import GRID
-from sdg.training.generator import SHORT, Flow
-
-TARGETS = (
-    *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    *("ff.net.0.proj", "ff.net.2", "norm1.linear"),
-)
-"""Layers of each block that the LoRA changes; of the caption's half only what the picture's tokens read."""
-
-
-def add_lora(transformer: Any, rank: int = 8) -> list[nn.Parameter]:
-    """Freeze a transformer and give it a LoRA to be trained; returns its parameters."""
-    transformer.requires_grad_(False)
-    transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=True, target_modules=list(TARGETS)))
-    return [p for p in transformer.parameters() if p.requires_grad]
+from sdg.training.generator import LONG, SHORT, Flow
 
 
 def cells(boxes: Sequence[tuple[int, int, int, int]], side: int) -> np.ndarray:
@@ -54,18 +40,22 @@ def cells(boxes: Sequence[tuple[int, int, int, int]], side: int) -> np.ndarray:
 
 
 class Repair(nn.Module):
-    """Loss of a repair: the squared error of the velocity where the mask is.
+    """Flow matching of repairs and of whole pictures: the squared error of the velocity where the mask is.
+
+    The transformer is trained; text encoders stay as they are.
 
     Args:
-        pipeline: whose transformer has the LoRA.
+        pipeline: whose transformer is trained.
         least: smallest noise level that a repair starts from.
         most: largest.
-        unseen: share of pictures of which the masked part is filled in from noise alone, whatever was there.
+        unseen: share of repairs in which the masked part is filled in from noise alone, whatever was there.
     """
 
-    def __init__(self, pipeline: Any, least: float = 0.45, most: float = 0.9, unseen: float = 0.15) -> None:
+    def __init__(self, pipeline: Any, least: float = 0.3, most: float = 0.65, unseen: float = 0.05) -> None:
         super().__init__()
         self.flow = Flow(pipeline)
+        self.flow.encoders.requires_grad_(False)
+        self.flow.third.requires_grad_(False)
         self.least, self.most, self.unseen = least, most, unseen
 
     def forward(
@@ -76,40 +66,45 @@ class Repair(nn.Module):
         Args:
             sound: of the pictures as they should be, (B, CHANNELS, H / 8, W / 8).
             broken: of the pictures as they are.
-            mask: cells that may change, (B, 1, H / 8, W / 8) of 0 and 1.
+            mask: cells that may change, (B, 1, H / 8, W / 8) of 0 and 1; where all are 1, what was there is not seen.
             input_ids: of the captions, for the first two encoders.
             third_ids: for the third.
+
+        Returns:
+            loss; draw_loss and mend_loss, those of the two kinds of pictures (nan where there is none).
         """
+        length = SHORT
+        if self.training and float(torch.rand(())) < self.flow.long:
+            # So many tokens cost five times as much a picture: a quarter of the batch is enough.
+            length, few = LONG, max(1, len(sound) // 4)
+            sound, broken, mask = sound[:few], broken[:few], mask[:few]
+            input_ids, third_ids = input_ids[:few], third_ids[:few]
         n, device = len(sound), sound.device
-        start = self.least + (self.most - self.least) * torch.rand(n, 1, 1, 1, device=device)
-        start = torch.where(torch.rand_like(start) < self.unseen, torch.ones_like(start), start)
-        noise = torch.randn_like(sound)
-        worst = (1 - start) * broken + start * noise
-        share = (torch.randperm(n, device=device) + torch.rand(n, device=device)).view(-1, 1, 1, 1) / n
+        drawn = mask.flatten(1).amin(1) > 0
+        if self.training:
+            hidden = (drawn & (torch.rand(n, device=device) < self.flow.uncaptioned))[:, None]
+            input_ids = torch.where(hidden, self.flow.no_input_ids, input_ids)
+            third_ids = torch.where(hidden, self.flow.no_third_ids, third_ids)
+        start = self.least + (self.most - self.least) * torch.rand(n, device=device)
+        start = torch.where(drawn | (torch.rand_like(start) < self.unseen), torch.ones_like(start), start)
+        # One share of the way from each of n equal slices; of whole pictures the middle counts most, as in Flow.
+        share = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+        share = torch.where(drawn, torch.sigmoid(torch.special.ndtri(share.clamp(1e-4, 1 - 1e-4))), share)
+        timestep = share * start * 1000
+        start, share = start.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
+        worst = torch.lerp(broken, torch.randn_like(sound), start)
         x = torch.where(mask > 0, torch.lerp(sound, worst, share), sound)
         with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
             with torch.no_grad():
-                tokens, pooled = self.flow.embed(input_ids, third_ids, SHORT)
+                tokens, pooled = self.flow.embed(input_ids, third_ids, length)
             velocity = self.flow.transformer(
-                hidden_states=x,
-                encoder_hidden_states=tokens,
-                pooled_projections=pooled,
-                timestep=(share * start).flatten() * 1000,
+                hidden_states=x, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=timestep
             ).sample
         # Of the whole picture's worth of steps only masked cells count; a large mask does not count for more.
         wrong = (velocity.float() - (worst - sound) / start).square() * mask
-        return {"loss": (wrong.sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * sound.shape[1])).mean()}
-
-
-def save_repair(pipeline: Any, folder: str | Path) -> None:
-    """Write the LoRA in bfloat16, for ``pipeline.load_lora_weights(folder)``, with its scale in the metadata."""
-    transformer = pipeline.transformer
-    state = get_peft_model_state_dict(transformer, adapter_name="default")
-    settings = {
-        name: value for name, value in transformer.peft_config["default"].to_dict().items() if value is not None
-    }
-    pipeline.save_lora_weights(
-        str(folder),
-        transformer_lora_layers={name: value.detach().to(torch.bfloat16).contiguous() for name, value in state.items()},
-        transformer_lora_adapter_metadata=settings,
-    )
+        losses = wrong.sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * sound.shape[1])
+        return {
+            "loss": losses.mean(),
+            "draw_loss": losses[drawn].mean().detach(),
+            "mend_loss": losses[~drawn].mean().detach(),
+        }
