@@ -1,5 +1,7 @@
 """The loop: what is kept, what is refused and why, with detectors and editors that do as the test says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,6 +127,42 @@ class TestSpread:
         assert spread(pictures) == pytest.approx(10)
 
 
+class TestGain:
+    class Fading(Eye):
+        """What is less red matters less."""
+
+        def one(self, image):
+            found = super().one(image)
+            red = np.asarray(image).astype(int)[:, :, 0].max()
+            return DefectSet(tuple(replace(d, importance=int(red) - 150) for d in found), info=found.info)
+
+    @staticmethod
+    def fade(task, seed):
+        pixels = np.asarray(task.image).copy()
+        pixels[(pixels == RED).all(axis=2)] = (185, 30, 30)
+        return Image.fromarray(pixels)
+
+    def refine(self, hand, **options):
+        return refine(hand, picture(LEFT), self.Fading(), rounds=1, **options)
+
+    def test_by_default_any_fall_will_do(self):
+        assert self.refine(Hand(self.fade)).reason.endswith("fell from 0.50 to 0.35")
+
+    def test_a_share_of_what_was_to_be_repaired_can_be_asked_for(self):
+        out = self.refine(Hand(self.fade), min_gain=0.5)
+        assert not out.changed
+        assert "hardly better: defect load 0.35, before 0.50; at least 0.25 had to go" in out.reason
+        assert self.refine(Hand(self.fade), min_gain=0.2).changed
+        assert self.refine(Hand(mend), min_gain=1.0).changed
+
+    def test_an_editor_says_what_it_wants_and_the_caller_overrules_it(self):
+        hand = Hand(self.fade)
+        hand.min_gain = 0.5
+        assert not self.refine(hand).changed
+        assert self.refine(hand, min_gain=0).changed
+        assert self.refine(hand).settings["min_gain"] == 0.5
+
+
 def test_an_editor_of_whole_pictures_gets_all_defects_at_once():
     hand = Hand(mend, local=False)
     out = refine(hand, min_similarity=0.5)
@@ -242,6 +280,7 @@ def test_pictures_of_any_size(size):
         ("min_similarity", -1, "outside 0..1"),
         ("grow", 1, "grow=1"),
         ("max_spread", -1, "max_spread=-1 is outside 0..255"),
+        ("min_gain", 1.5, "min_gain=1.5 is outside 0..1"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_loaded(option, value, words):

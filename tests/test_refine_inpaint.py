@@ -121,13 +121,14 @@ class TestTiny:
     @pytest.mark.parametrize("size", [(128, 128), (256, 200), (40, 64)])
     def test_only_the_mask_changes(self, pipeline, size):
         asked = task(picture(size))
-        edits = TinyEditor(pipeline, steps=2)(asked, [1, 2, 3, 4])
+        # Noise enough for random weights to change something.
+        edits = TinyEditor(pipeline, steps=2, strengths=(0.75, 0.9))(asked, [1, 2, 3, 4])
         outside = np.asarray(asked.mask) == 0
         assert len(edits) == 4
         for edit in edits:
             assert edit.size == size
             assert (np.asarray(edit)[outside] == np.asarray(asked.image)[outside]).all()
-        assert len({edit.tobytes() for edit in edits}) > 1  # random weights hardly change some
+        assert len({edit.tobytes() for edit in edits}) > 1
 
     def test_a_seed_gives_the_same_picture(self, pipeline):
         first, second = (TinyEditor(pipeline, steps=2)(task(), [5])[0].tobytes() for _ in range(2))

@@ -70,6 +70,15 @@ def refine(
             show_default=False,
         ),
     ] = None,
+    min_gain: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of a place's defect load that has to go; the editor's own limit.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try the pictures again that failed before.")] = False,
@@ -104,7 +113,7 @@ def refine(
         "candidates": candidates,
         "min_importance": min_importance,
         "min_confidence": min_confidence,
-        **({} if max_spread is None else {"max_spread": max_spread}),
+        **{k: v for k, v in {"max_spread": max_spread, "min_gain": min_gain}.items() if v is not None},
     }
     settings = {"model": settled(model), "editor": settled(editor), "seed": seed, **options}
     settings |= {k: v for k, v in {"endpoint": endpoint, "editor_endpoint": editor_endpoint}.items() if v}

@@ -47,6 +47,7 @@ class Options:
     outside: bool = False
     types: tuple[DefectType, ...] = tuple(DefectType)
     max_spread: float | None = None
+    min_gain: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -63,8 +64,8 @@ class Options:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1")
         if not 1 <= self.min_importance <= 100:
             raise ValueError(f"min_importance={self.min_importance!r} is outside 1..100")
-        for name in ("min_confidence", "min_similarity"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in ("min_confidence", "min_similarity", "min_gain"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} is outside 0..1")
         if self.max_spread is not None and not 0 <= self.max_spread <= 255:
             raise ValueError(f"max_spread={self.max_spread!r} is outside 0..255; 255 lets all candidates pass")
@@ -105,6 +106,8 @@ class DefectRefiner:
         max_spread: how far candidates may lie from their mean, inside the mask, 0..255: an editor that draws something
             else from every seed is guessing, and none of its candidates is kept. None is what the editor asks for
             (the embedded one does; others do not), 255 lets all pass. A single candidate has nothing to differ from.
+        min_gain: by how much the defect load has to fall, as a share of the load of what was to be repaired, 0..1. None
+            is what the editor asks for (the embedded one half; others only that it falls).
         outside: also work on pictures that lie outside the detector's world, of which its answers mean little.
 
     Raises:
@@ -130,6 +133,7 @@ class DefectRefiner:
         min_similarity: float = 0.8,
         types: Sequence[str | DefectType] | None = None,
         max_spread: float | None = None,
+        min_gain: float | None = None,
         outside: bool = False,
     ) -> None:
         self.options = Options(
@@ -142,6 +146,7 @@ class DefectRefiner:
             min_similarity=min_similarity,
             outside=outside,
             max_spread=max_spread,
+            min_gain=min_gain,
             types=tuple(DefectType) if types is None else types,  # type: ignore[arg-type]
         )
         if isinstance(editor, str):
@@ -156,6 +161,8 @@ class DefectRefiner:
             self.options = replace(self.options, types=getattr(editor, "types", tuple(DefectType)))
         if max_spread is None:
             self.options = replace(self.options, max_spread=getattr(editor, "max_spread", None))
+        if min_gain is None:
+            self.options = replace(self.options, min_gain=getattr(editor, "min_gain", None))
         self.detector: Detector = detector
         self.editor: Editor = editor
 
@@ -229,7 +236,7 @@ class DefectRefiner:
             alive = []
         answers = self._look([candidates[i].image for i in alive], caption)
         for i, answer in zip(alive, answers, strict=True):
-            candidates[i] = replace(candidates[i], found=answer, refused=self._verdict(found, answer))
+            candidates[i] = replace(candidates[i], found=answer, refused=self._verdict(group, found, answer))
         chosen = self._best(image, candidates)
         return Step(
             number, group, task.mask, task.instruction, image, found, tuple(candidates), chosen,
@@ -282,12 +289,16 @@ class DefectRefiner:
             return Candidate(seed, image, refused=sentence, similarity=alike)
         return Candidate(seed, image, similarity=alike)
 
-    def _verdict(self, before: DefectSet, after: DefectSet) -> str | None:
+    def _verdict(self, group: Sequence[Defect], before: DefectSet, after: DefectSet) -> str | None:
         """Why a candidate with these defects is not better; None where it is."""
         if after.parse_error:
             return "the detector's answer on it could not be read"
+        loads = f"defect load {load(after):.2f}, before {load(before):.2f}"
         if load(after) > load(before) - SMALLEST_GAIN:
-            return f"not better: defect load {load(after):.2f}, before {load(before):.2f}"
+            return f"not better: {loads}"
+        least = (self.options.min_gain or 0.0) * load(group)
+        if load(before) - load(after) < least:
+            return f"hardly better: {loads}; at least {least:.2f} had to go"
         return None
 
     def _best(self, image: Image.Image, candidates: Sequence[Candidate]) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 from sdg.defects import Defect, DefectSet
 
 
-def load(found: DefectSet) -> float:
+def load(found: Iterable[Defect]) -> float:
     """Importance-weighted defect load: the sum of importance / 100, each weighed by the defect's confidence.
 
     A missing importance counts as 100, a missing confidence as certainty. 0 is faultless.
