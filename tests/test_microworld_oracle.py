@@ -9,6 +9,8 @@ from sdg import microworld
 from sdg.microworld.captions import caption
 from sdg.microworld.oracle import measure, read_caption
 from sdg.microworld.oracle.judging import Thing, misalignments
+from sdg.microworld.oracle.recognising import SIZE, Fit, paint_map
+from sdg.microworld.oracle.templates import templates
 from sdg.microworld.render import _backdrop
 from sdg.microworld.scene import SPLITS, Group, Plan, sample_backdrop, sample_plan
 
@@ -122,3 +124,14 @@ def test_training_never_sees_the_oracle(room):
             names = [getattr(node, "module", None) or ""] if isinstance(node, ast.ImportFrom) else []
             names += [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             assert not any("oracle" in n for n in names), path
+
+
+@pytest.mark.parametrize(("x", "base"), [(-300.0, 64.0), (400.0, 64.0), (64.0, -200.0), (64.0, 500.0)])
+def test_a_shape_beyond_the_border_is_tried_without_a_crash(x, base):
+    """Generated pictures have shapes that run out of them, and poses are tried beyond the border."""
+    for template in templates():
+        fit = Fit(template, "red", x, base, 40.0, 0.0)
+        left, top, right, bottom = fit.box
+        assert 0 <= left < right <= SIZE
+        assert 0 <= top < bottom <= SIZE
+        assert paint_map(fit).shape == (SIZE, SIZE)

@@ -104,7 +104,8 @@ def _placed(extent: Extent, x: float, base: float, height: float) -> Pixels:
     top = base - height
     corners = (x + extent[0] * height, top + extent[1] * height, x + extent[2] * height, top + extent[3] * height)
     x0, y0, x1, y1 = (int(c) for c in np.clip(np.round(corners), 0, SIZE))
-    return min(x0, SIZE - 1), min(y0, SIZE - 1), max(x1, x0 + 1), max(y1, y0 + 1)
+    x0, y0 = min(x0, SIZE - 1), min(y0, SIZE - 1)  # what lies beyond the picture keeps its outermost pixel
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
 class _Paints:
