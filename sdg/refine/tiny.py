@@ -19,12 +19,12 @@ from sdg.refine.loading import quiet, quiet_pipeline
 from sdg.refine.regions import cells, feathered, mixed
 
 STEPS = 20
-STRENGTHS = (0.4, 0.5)
+STRENGTHS = (0.5, 0.6)
 """Noise levels that candidates start from, in turns: little keeps more of what was there, much frees from it. It was
 trained at 0.3 to 0.65; of these the two were chosen on validation pictures."""
 NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
-MAX_SPREAD = 7.0
+MAX_SPREAD = 6.0
 """Of candidates inside the mask, of 255: chosen on validation pictures (docs/refine.md)."""
 MIN_GAIN = 0.5
 """Share of a place's load that has to go: nearly all that fell by less was harm, on validation pictures."""
