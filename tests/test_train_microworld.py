@@ -1,4 +1,4 @@
-"""train/microworld.py from the command line: both stages, a stop between them, and what they leave."""
+"""train/microworld.py and what follows it, from the command line: a stop between stages, and what they leave."""
 
 import os
 import subprocess
@@ -6,21 +6,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
 import sdg
 from sdg import microworld
 from sdg.records import from_row, load_records, to_dataset, write_records
+from sdg.refine.tiny import TinyEditor
 
 ROOT = Path(sdg.__file__).parents[1]
 SMALL = "--per_device_train_batch_size 2 --lr_scheduler_type constant --lr_scheduler_kwargs {} --logging_steps 1"
 
 
-def train(config: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "train" / "microworld.py"), "--config", str(ROOT / "train/configs" / config)]
+def train(config: str, folder: Path, *options: str, script: str = "microworld.py") -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train" / script), "--config", str(ROOT / "train/configs" / config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command += [*SMALL.split(), "--data", str(folder / "data"), *options]
+    command += [*SMALL.split(), *options]
+    command += ["--data", str(folder / "data")] if script == "microworld.py" else []
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -41,6 +44,17 @@ def test_both_stages_leave_a_pipeline_that_loads_plainly_and_go_on_after_a_stop(
     pipeline = DiffusionPipeline.from_pretrained(second / "final")
     assert pipeline.vae.config.scaling_factor != 1
     assert pipeline("a red car", num_inference_steps=1, max_sequence_length=1).images[0].size == (128, 128)
+
+    # It learns to mend.
+    third = tmp_path / "repair"
+    options = ("--output_dir", str(third), "--pipeline", str(second / "final"), "--pairs", "9", "--clean", "9")
+    options += ("--compile", "false", "--max_steps", "1")
+    run = train("t2i_repair.yaml", tmp_path, *options, script="microworld_repair.py")
+    assert run.returncode == 0, run.stderr
+    assert (third / "pairs.safetensors").exists()
+    taught = TinyEditor.from_pretrained(str(third / "final"))
+    before, after = (next(p.transformer.parameters()) for p in (pipeline, taught.pipeline))
+    assert not torch.equal(before, after)
 
     # Pictures with defects pass through the pipeline and keep their labels.
     drawn = list(microworld.generate(6, seed=0, split="train"))

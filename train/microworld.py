@@ -4,7 +4,8 @@
     python train/microworld.py --config train/configs/t2i_autoencoder.yaml
     python train/microworld.py --config train/configs/t2i_flow.yaml
 
-Each stage resumes from its last checkpoint and leaves the whole pipeline in OUTPUT_DIR/final.
+Each stage resumes from its last checkpoint and leaves the whole pipeline in OUTPUT_DIR/final. A third one, in
+train/microworld_repair.py, teaches it to mend pictures.
 """
 
 from __future__ import annotations
