@@ -117,8 +117,11 @@ def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The figures of one mode."""
 
+    def share(values: Sequence[float]) -> float:
+        return float(np.mean(values)) if values else float("nan")
+
     def mean(when: str, what: str, some: Sequence[dict[str, Any]]) -> float:
-        return float(np.mean([line[when][what] for line in some])) if some else float("nan")
+        return share([line[when][what] for line in some])
 
     broken = [line for line in lines if line["before"]["inside"] > 0]
     clean = [line for line in lines if line["clean"]]
@@ -141,7 +144,7 @@ def summary(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
         "distance outside, before": mean("before", "outside", lines),
         "distance outside, after": mean("after", "outside", lines),
         "clean pictures": len(clean),
-        "clean pictures bit-identical": float(np.mean([not line["changed"] for line in clean])),
+        "clean pictures bit-identical": share([not line["changed"] for line in clean]),
         "worse by the oracle": float(np.mean(worse["oracle"])),
         "worse by distance": float(np.mean(worse["distance"])),
         "worse by both": float(np.mean(np.logical_and(*worse.values()))),
