@@ -38,7 +38,7 @@ NOTICEABLE = 0.2
 """Rise of the mean distance over a whole picture, of 255, from which it counts."""
 OPTIONS: dict[str, dict[str, Any]] = {
     # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
-    "fixed": {"min_similarity": 0.0, "max_spread": 255, "min_gain": 0.0},
+    "fixed": {"min_similarity": 0.0, "max_spread": 1.0, "min_gain": 0.0},
     "known": {"feedback": "boxes", "candidates": 1},
 }
 """Of :class:`DefectRefiner`, where a mode wants other ones than its own name as ``feedback``."""

@@ -89,42 +89,44 @@ class TestSpread:
     @staticmethod
     def shade(task, seed):
         pixels = np.asarray(task.image).copy()
-        pixels[np.asarray(task.mask) > 0] = 100 + 20 * (seed % 2)
+        pixels[(pixels == RED).all(axis=2) & (np.asarray(task.mask) > 0)] = 100 + 20 * (seed % 2)
         return Image.fromarray(pixels)
 
     def test_candidates_that_differ_are_refused_before_the_detector_is_asked(self):
-        out = refine(Hand(self.shade), max_spread=9)
+        out = refine(Hand(self.shade), max_spread=0.1)
         assert not out.changed
-        assert "the editor is guessing: its candidates differ (spread 10.0 of 255, at most 9)" in out.reason
+        assert "the editor is guessing: its candidates differ (spread 0.11, at most 0.1)" in out.reason
         assert all(candidate.found is None for step in out.steps for candidate in step.candidates)
-        assert out.steps[0].to_json()["spread"] == pytest.approx(10)
+        assert out.steps[0].to_json()["spread"] == pytest.approx(10 / (10 + 250 / 3))  # from 200, 30, 30 to 110
 
     def test_candidates_that_agree_are_judged(self):
-        out = refine(Hand(self.shade), max_spread=11)
+        out = refine(Hand(self.shade), max_spread=0.11)
         assert out.changed
-        assert out.steps[0].spread == pytest.approx(10)
+        assert 0.1 < out.steps[0].spread < 0.11
 
     def test_an_editor_says_what_it_wants_and_the_caller_overrules_it(self):
         hand = Hand(self.shade)
-        hand.max_spread = 5
+        hand.max_spread = 0.05
         assert not refine(hand).changed
-        assert refine(hand, max_spread=255).changed
-        assert refine(hand).settings["max_spread"] == 5
+        assert refine(hand, max_spread=1).changed
+        assert refine(hand).settings["max_spread"] == 0.05
 
     def test_one_candidate_has_nothing_to_differ_from(self):
         out = refine(Hand(self.shade), max_spread=0, candidates=1)
         assert out.changed
         assert out.steps[0].spread is None
 
-    def test_it_is_the_mean_distance_from_the_mean_inside_the_mask(self):
-        pictures = [Image.new("RGB", (4, 2), (value, value, value)) for value in (0, 30, 60)]
-        assert spread(pictures) == pytest.approx(20)
-        pictures[0].paste((30, 30, 30), (0, 0, 2, 2))
-        pictures[2].paste((30, 30, 30), (0, 0, 2, 2))
+    def test_it_is_the_share_of_the_change_in_which_edits_differ_inside_the_mask(self):
+        image = Image.new("RGB", (4, 2))
+        edits = [Image.new("RGB", (4, 2), (value, value, value)) for value in (0, 30, 60)]
+        assert spread(image, edits) == pytest.approx(20 / (20 + 30))
+        edits[0].paste((30, 30, 30), (0, 0, 2, 2))
+        edits[2].paste((30, 30, 30), (0, 0, 2, 2))
         mask = Image.new("L", (4, 2))
         mask.paste(255, (0, 0, 2, 2))
-        assert spread(pictures, mask) == 0
-        assert spread(pictures) == pytest.approx(10)
+        assert spread(image, edits, mask) == 0
+        assert spread(image, edits) == pytest.approx(10 / (10 + 30))
+        assert spread(image, [image, image]) == 0
 
 
 class TestGain:
@@ -279,7 +281,7 @@ def test_pictures_of_any_size(size):
         ("min_confidence", 1.5, "outside 0..1"),
         ("min_similarity", -1, "outside 0..1"),
         ("grow", 1, "grow=1"),
-        ("max_spread", -1, "max_spread=-1 is outside 0..255"),
+        ("max_spread", -1, "max_spread=-1 is outside 0..1"),
         ("min_gain", 1.5, "min_gain=1.5 is outside 0..1"),
     ],
 )

@@ -65,8 +65,8 @@ def refine(
         float | None,
         typer.Option(
             min=0,
-            max=255,
-            help="How far candidates may differ before they count as guesses; the editor's own limit.",
+            max=1,
+            help="In how much of what they do candidates may differ; the editor's own limit.",
             show_default=False,
         ),
     ] = None,

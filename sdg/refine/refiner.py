@@ -64,11 +64,9 @@ class Options:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1")
         if not 1 <= self.min_importance <= 100:
             raise ValueError(f"min_importance={self.min_importance!r} is outside 1..100")
-        for name in ("min_confidence", "min_similarity", "min_gain"):
+        for name in ("min_confidence", "min_similarity", "min_gain", "max_spread"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} is outside 0..1")
-        if self.max_spread is not None and not 0 <= self.max_spread <= 255:
-            raise ValueError(f"max_spread={self.max_spread!r} is outside 0..255; 255 lets all candidates pass")
         if not 0 <= self.grow < 1:
             raise ValueError(f"grow={self.grow!r} is not a share of the picture's side in 0..1")
 
@@ -103,9 +101,10 @@ class DefectRefiner:
         grow: room round each box that may change, too, as a share of the picture's shorter side.
         min_similarity: least structural similarity (SSIM) outside the boxes of an edit that redraws the whole picture.
         types: of the defects that are repaired; None is what the editor can (the embedded one: artifacts).
-        max_spread: how far candidates may lie from their mean, inside the mask, 0..255: an editor that draws something
-            else from every seed is guessing, and none of its candidates is kept. None is what the editor asks for
-            (the embedded one does; others do not), 255 lets all pass. A single candidate has nothing to differ from.
+        max_spread: in how much of what they do candidates may differ (:func:`~sdg.refine.similarity.spread`), 0..1: an
+            editor that draws something else from every seed is guessing, and none of its candidates is kept. None is
+            what the editor asks for (the embedded one does; others do not), 1 lets all pass. A single candidate has
+            nothing to differ from.
         min_gain: by how much the defect load has to fall, as a share of the load of what was to be repaired, 0..1. None
             is what the editor asks for (the embedded one half; others only that it falls).
         outside: also work on pictures that lie outside the detector's world, of which its answers mean little.
@@ -230,7 +229,7 @@ class DefectRefiner:
         task = task_of(image, caption, group, self.options.feedback, self.options.grow)
         candidates = self._candidates(task, range(first, first + self.options.candidates))
         alive = [i for i, candidate in enumerate(candidates) if candidate.refused is None]
-        apart, guessed = self._guessed([candidates[i].image for i in alive], task.mask)
+        apart, guessed = self._guessed(image, [candidates[i].image for i in alive], task.mask)
         if guessed:
             candidates = [replace(c, refused=guessed) if c.refused is None else c for c in candidates]
             alive = []
@@ -243,14 +242,16 @@ class DefectRefiner:
             time.monotonic() - started, apart,
         )  # fmt: skip
 
-    def _guessed(self, images: Sequence[Any], mask: Image.Image | None) -> tuple[float | None, str | None]:
-        """How far candidates lie from their mean, and why that is too far; None where it is not."""
+    def _guessed(
+        self, image: Image.Image, images: Sequence[Any], mask: Image.Image | None
+    ) -> tuple[float | None, str | None]:
+        """In how much of what they do candidates differ, and why that is too much; None where it is not."""
         if len(images) < 2:
             return None, None
-        apart, most = spread(images, mask), self.options.max_spread
+        apart, most = spread(image, images, mask), self.options.max_spread
         if most is None or apart <= most:
             return apart, None
-        return apart, f"the editor is guessing: its candidates differ (spread {apart:.1f} of 255, at most {most:g})"
+        return apart, f"the editor is guessing: its candidates differ (spread {apart:.2f}, at most {most:g})"
 
     def _candidates(self, task: Task, seeds: Sequence[int]) -> list[Candidate]:
         """What the editor makes of a task; whatever goes wrong there is a reason, not an end."""

@@ -70,7 +70,7 @@ class Step:
         candidates: what the editor made of it.
         chosen: index of the one that was kept; None where none was.
         seconds: that it took.
-        spread: of the candidates inside the mask (:func:`sdg.refine.similarity.spread`); None for fewer than two.
+        spread: of the candidates (:func:`sdg.refine.similarity.spread`), 0..1; None for fewer than two.
     """
 
     round: int

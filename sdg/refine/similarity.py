@@ -34,19 +34,27 @@ def similarity(before: Image.Image, after: Image.Image, mask: Image.Image | None
     return float(_ssim(old, new)[outside].mean())
 
 
-def spread(images: Sequence[Image.Image], mask: Image.Image | None = None) -> float:
-    """How far pictures lie from their mean: the mean absolute difference inside a mask, of 255; 0 for equal pictures.
+def spread(image: Image.Image, edits: Sequence[Image.Image], mask: Image.Image | None = None) -> float:
+    """The share of what edits do to a picture in which they differ, 0..1; 0 for equal edits.
 
-    Where an editor draws the same from every seed it knows what belongs there; where it does not, it guesses.
+    It is ``apart / (apart + change)``, where ``apart`` is how far the edits lie from their mean and ``change`` how far
+    that mean lies from the picture, both as mean absolute differences inside the mask. Where an editor does the same
+    from every seed it knows what belongs there; where it does not, it guesses.
 
     Args:
-        images: at least one, RGB, of one size.
+        image: RGB, what was edited.
+        edits: at least one, of its size.
         mask: mode L, of that size; pixels above 0 count. None, or one that is empty: all do.
     """
-    stack = np.stack([np.asarray(image, dtype=np.float32) for image in images])
-    apart = np.abs(stack - stack.mean(axis=0)).mean(axis=(0, 3))
-    inside = np.ones(apart.shape, dtype=bool) if mask is None else np.asarray(mask) > 0
-    return float(apart[inside].mean() if inside.any() else apart.mean())
+    before = np.asarray(image.convert("RGB"), dtype=np.float32)
+    stack = np.stack([np.asarray(edit, dtype=np.float32) for edit in edits])
+    inside = np.ones(before.shape[:2], dtype=bool) if mask is None else np.asarray(mask) > 0
+    if not inside.any():
+        inside[:] = True
+    mean = stack.mean(axis=0)
+    apart = float(np.abs(stack - mean).mean(axis=(0, 3))[inside].mean())
+    change = float(np.abs(mean - before).mean(axis=2)[inside].mean())
+    return apart / (apart + change) if apart else 0.0
 
 
 def _ssim(a: np.ndarray, b: np.ndarray, sigma: float = 1.5) -> np.ndarray:

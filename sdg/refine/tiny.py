@@ -24,8 +24,8 @@ STRENGTHS = (0.5, 0.6)
 trained at 0.3 to 0.65; of these the two were chosen on validation pictures."""
 NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
-MAX_SPREAD = 6.0
-"""Of candidates inside the mask, of 255: chosen on validation pictures (docs/refine.md)."""
+MAX_SPREAD = 0.35
+"""Of candidates: chosen on validation pictures (docs/refine.md)."""
 MIN_GAIN = 0.5
 """Share of a place's load that has to go: nearly all that fell by less was harm, on validation pictures."""
 FEATHER = 0.015
@@ -51,7 +51,7 @@ class TinyEditor:
     types = (DefectType.ARTIFACT,)
     """What it can repair. To turn one object into another it would have to draw well."""
     max_spread = MAX_SPREAD
-    """Where its candidates lie further apart than that, more of them are wrong than right."""
+    """Where its candidates differ in more than that of what they do, too many of them are wrong."""
     min_gain = MIN_GAIN
 
     def __init__(
