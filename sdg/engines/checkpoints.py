@@ -74,12 +74,13 @@ def load(
     # Before gigabytes are read for it; a revision is one of the checkpoint.
     adapted = None if adapter is None else adapter_folder(adapter, replace(hub, revision=None))
     config = _config(name, folder)
-    _check_quantizer(name, quantization or getattr(config, "quantization_config", None))
+    quantized = quantization or getattr(config, "quantization_config", None)
+    _check_quantizer(name, quantized)
     on_gpu = torch.cuda.is_available() or torch.xpu.is_available()
     if device_map is None and on_gpu:
         device_map = "auto"
     if dtype is None:
-        dtype = "auto" if (on_gpu and device_map != "cpu") or quantization is not None else _cpu_dtype(folder)
+        dtype = "auto" if (on_gpu and device_map != "cpu") or quantized is not None else _cpu_dtype(folder)
     processor = _processor(name, folder, config)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
