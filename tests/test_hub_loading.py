@@ -139,8 +139,9 @@ def test_cache_dir_and_force_download_are_obeyed(hub, released, tmp_path):
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
-def test_the_released_layout_in_few_bits(hub, released, tmp_path, bits):
+def test_the_released_layout_in_few_bits(hub, released, tmp_path, monkeypatch, bits):
     pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(checkpoints, "cpu_dtype", lambda: torch.bfloat16)  # as where it is quick
     hub.create("org/x", files=files_of(released))
     detector = SDGDetector.from_pretrained("org/x", quantization_config=bits, max_new_tokens=4)
     assert getattr(detector.engine.model, f"is_loaded_in_{bits}")
