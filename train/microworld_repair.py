@@ -116,7 +116,7 @@ def encoded(pipeline: DiffusionPipeline, drawn: Iterator[Pair], part: int = 256)
             broken, sound, texts, boxes = map(list, zip(*some, strict=True))
             columns["broken"].append(latents(broken))
             columns["sound"].append(columns["broken"][-1] if broken == sound else latents(sound))
-            padded = [some + [[0, 0, 0, 0]] * (MOST_BOXES - len(some)) for some in boxes]
+            padded = [there + [[0, 0, 0, 0]] * (MOST_BOXES - len(there)) for there in boxes]
             columns["boxes"].append(torch.tensor(padded, dtype=torch.int16))
             captions += texts
             bar.update(len(some))

@@ -61,6 +61,9 @@ class Editor(Protocol):
     """Where repaired pictures come from. Any object with these two attributes and this call is one.
 
     A candidate that could not be made is an :class:`EditError` in its place; one raised means that none could.
+
+    An editor that has ``types``, ``max_spread`` or ``min_gain`` sets the default of that option of
+    :class:`~sdg.refine.DefectRefiner`.
     """
 
     @property
