@@ -157,6 +157,15 @@ class TestGain:
         assert self.refine(Hand(self.fade), min_gain=0.2).changed
         assert self.refine(Hand(mend), min_gain=1.0).changed
 
+    def test_all_of_it_can_be_asked_for_however_sums_are_rounded(self):
+        class Two(Eye):
+            def one(self, image):
+                found = super().one(image)
+                return DefectSet(tuple(replace(d, importance=35 if d.box == LEFT else 29) for d in found))
+
+        assert 0.35 + 0.29 - 0.29 < 0.35
+        assert not refine(Hand(mend), eye=Two(), min_gain=1.0).after
+
     def test_an_editor_says_what_it_wants_and_the_caller_overrules_it(self):
         hand = Hand(self.fade)
         hand.min_gain = 0.5

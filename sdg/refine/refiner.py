@@ -156,12 +156,9 @@ class DefectRefiner:
             from sdg.detector import SDGDetector
 
             detector = SDGDetector.from_pretrained(detector)
-        if types is None:
-            self.options = replace(self.options, types=getattr(editor, "types", tuple(DefectType)))
-        if max_spread is None:
-            self.options = replace(self.options, max_spread=getattr(editor, "max_spread", None))
-        if min_gain is None:
-            self.options = replace(self.options, min_gain=getattr(editor, "min_gain", None))
+        given = {"types": types, "max_spread": max_spread, "min_gain": min_gain}
+        asked = {name: getattr(editor, name) for name, v in given.items() if v is None and hasattr(editor, name)}
+        self.options = replace(self.options, **asked)
         self.detector: Detector = detector
         self.editor: Editor = editor
 
@@ -298,7 +295,7 @@ class DefectRefiner:
         if load(after) > load(before) - SMALLEST_GAIN:
             return f"not better: {loads}"
         least = (self.options.min_gain or 0.0) * load(group)
-        if load(before) - load(after) < least:
+        if load(before) - load(after) < least - 1e-9:  # all of it is all of it, however sums are rounded
             return f"hardly better: {loads}; at least {least:.2f} had to go"
         return None
 
