@@ -1,5 +1,6 @@
 """The loop: what is kept, what is refused and why, with detectors and editors that do as the test says."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,13 @@ from sdg.refine.similarity import similarity, spread
 
 def refine(hand, image=None, eye=None, **options):
     return DefectRefiner(eye or Eye(), hand, **options)(image or picture(LEFT, RIGHT), "grey")
+
+
+def cut_off(image):
+    """A file that opens, and whose end is missing."""
+    file = io.BytesIO()
+    image.effect_spread(50).save(file, "JPEG")
+    return Image.open(io.BytesIO(file.getvalue()[:-200]))
 
 
 def test_what_is_broken_is_mended_and_nothing_else_changes():
@@ -50,6 +58,10 @@ def test_a_clean_picture_comes_back_itself():
         (lambda task, seed: picture(LEFT, (0, 0, 99, 99)), True, "outside the mask"),
         (lambda task, seed: Image.effect_noise(task.image.size, 90).convert("RGB"), False, "rest of the picture"),
         (lambda task, seed: 1 / 0, True, "the editor failed: ZeroDivisionError"),
+        (lambda task, seed: np.asarray(task.image), True, "returned ndarray in place of a PIL picture"),
+        (lambda task, seed: "mended.png", True, "returned str in place of a PIL picture"),
+        (lambda task, seed: Image.new("RGB", (100, 0)), True, "without pixels"),
+        (lambda task, seed: cut_off(task.image), True, "could not be read (image file is truncated"),
     ],
 )
 def test_whatever_an_editor_does_the_picture_is_never_worse(act, local, words):
@@ -127,6 +139,12 @@ class TestSpread:
         assert spread(image, edits, mask) == 0
         assert spread(image, edits) == pytest.approx(10 / (10 + 30))
         assert spread(image, [image, image]) == 0
+
+    def test_large_pictures_are_compared_smaller(self):
+        edits = [Image.new("RGB", (3000, 1500), (value, value, value)) for value in (0, 30, 60)]
+        mask = Image.new("L", (3000, 1500))
+        mask.paste(255, (100, 100, 2900, 1400))
+        assert spread(Image.new("RGB", (3000, 1500)), edits, mask) == pytest.approx(20 / (20 + 30))
 
 
 class TestGain:
@@ -219,6 +237,15 @@ def test_an_answer_that_cannot_be_read_changes_nothing():
     out = refine(Hand(mend), eye=lambda images, captions, batch_size: [DefectSet(parse_error="no list")] * len(images))
     assert not out.changed
     assert "could not be read (no list)" in out.reason
+    assert out.to_json()["load"] == {"before": None, "after": None}
+
+
+def test_a_repaired_picture_keeps_its_colour_space():
+    image = picture(LEFT)
+    image.info["icc_profile"] = b"a profile"
+    out = refine(Hand(mend), image)
+    assert out.changed
+    assert out.image.info["icc_profile"] == b"a profile"
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -241,6 +268,8 @@ def test_a_candidate_on_which_the_detector_fails_is_refused():
     out = refine(Hand(mend), picture(LEFT), eye=forgetful)
     assert not out.changed
     assert "could not be read" in out.reason
+    said = out.to_json()["steps"][0]["candidates"][0]
+    assert (said["load"], said["defects"], said["parse_error"]) == (None, None, "gibberish")
 
 
 def test_seeds_differ_between_steps_rounds_and_pictures_and_are_the_same_again():

@@ -12,7 +12,7 @@ MISALIGNMENT = Defect((500, 500, 900, 900), "misalignment", "the house is blue,\
 
 
 def task(feedback, defects=(ARTIFACT, MISALIGNMENT)):
-    return task_of(Image.new("RGB", (100, 100), "grey"), "a red house", defects, feedback)
+    return task_of(Image.new("RGB", (100, 100), "grey"), "a red house", defects, feedback, 0.03)
 
 
 @pytest.mark.parametrize(

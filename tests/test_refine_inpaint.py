@@ -1,6 +1,6 @@
 """Inpainting editors on pipelines built from config: what they leave alone, and what they say when they fail."""
 
-import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def picture(size=(96, 64)):
 
 def task(image=None, feedback=Feedback.BOXES_AND_TEXT, boxes=(BOX,)):
     defects = [Defect(box, "artifact", "it melts", 50) for box in boxes]
-    return task_of(image or picture(), "a red car", defects, feedback)
+    return task_of(image or picture(), "a red car", defects, feedback, 0.03)
 
 
 def inpainter(kind, source, **options):
@@ -81,6 +81,50 @@ def test_what_a_pipeline_raises_is_a_reason_in_its_place(sd3):
     assert isinstance(first, EditError)
     assert isinstance(second, EditError)
     assert "OutOfMemoryError: 12 GiB wanted" in str(first)
+
+
+def filling(sd3, *fills, flagged=None, batch=4):
+    """An editor whose pipeline gives these pictures, or raises them, in turn."""
+    editor, turns = inpainter(StableDiffusion3InpaintPipeline, sd3, batch=batch), iter(fills)
+
+    def fill(image, **_):
+        made = [next(turns) for _ in image]
+        for one in made:
+            if isinstance(one, Exception):
+                raise one
+        return SimpleNamespace(images=made, nsfw_content_detected=flagged)
+
+    editor.pipeline = fill
+    return editor
+
+
+GREEN, BLACK = Image.new("RGB", (64, 64), "green"), Image.new("RGB", (64, 64))
+
+
+def test_one_that_the_safety_filter_refuses_does_not_cost_the_others(sd3):
+    first, second = filling(sd3, GREEN, GREEN, flagged=[True, False])(task(), [1, 2])
+    assert str(first) == "its safety filter refused the picture"
+    assert (np.asarray(second) != np.asarray(picture())).any()
+
+
+def test_a_black_fill_is_no_candidate(sd3):
+    first, second = filling(sd3, BLACK, GREEN)(task(), [1, 2])
+    assert "black picture, as safety filters" in str(first)
+    assert (np.asarray(second) != np.asarray(picture())).any()
+
+
+def test_what_was_refused_once_is_not_filled_in_further(sd3):
+    two = task(boxes=[(0, 0, 100, 100), (900, 900, 1000, 1000)])
+    first, second = filling(sd3, BLACK, GREEN, GREEN)(two, [1, 2])
+    assert isinstance(first, EditError)
+    assert isinstance(second, Image.Image)
+
+
+def test_a_batch_that_fails_is_made_one_by_one(sd3):
+    full = torch.OutOfMemoryError("12 GiB wanted")
+    first, second = filling(sd3, full, GREEN, GREEN, full)(task(), [1, 2])
+    assert isinstance(first, Image.Image)
+    assert "12 GiB wanted" in str(second)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +238,13 @@ def test_a_batch_with_the_long_caption_is_a_quarter(examples, monkeypatch):
     assert seen == [(1, 256)]
 
 
-def test_flux_fill_takes_what_the_editor_gives_it():
-    takes = inspect.signature(FluxFillPipeline.__call__).parameters
-    assert {"prompt", "image", "mask_image", "width", "height", "generator"} <= set(takes)
+@pytest.mark.slow
+def test_a_saved_flux_fill_is_loaded_as_what_it_is(tmp_path):
+    tiny_pipelines.flux_fill().save_pretrained(tmp_path)
+    editor = load_editor(tmp_path, size=64, num_inference_steps=2, device="cpu")
+    assert type(editor.pipeline) is FluxFillPipeline
+    asked = task()
+    edit = editor(asked, [1])[0]
+    changed = (np.asarray(edit) != np.asarray(asked.image)).any(axis=2)
+    assert changed.any()
+    assert not changed[np.asarray(asked.mask) == 0].any()

@@ -109,7 +109,7 @@ def test_pickled_weights_are_not_loaded(editor, saved, tmp_path):
     ],
 )
 def test_weights_are_bfloat16_off_the_cpu(saved, options, expected):
-    assert types_of(edit_pipeline(saved[InpaintEditor], "AutoPipelineForInpainting", **options)) == {expected}
+    assert types_of(edit_pipeline(saved[InpaintEditor], **options)) == {expected}
 
 
 @EDITORS

@@ -10,6 +10,7 @@ from diffusers import (
     AuraFlowTransformer2DModel,
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxFillPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
@@ -133,10 +134,20 @@ def microworld(seed: int = 0) -> StableDiffusion3Pipeline:
 
 def flux(scheduler: Any = None, guidance_embeds: bool = True, seed: int = 0) -> FluxPipeline:
     """FLUX.1 [dev] (``guidance_embeds=False``: [schnell])."""
+    return _flux(FluxPipeline, 16, scheduler, guidance_embeds, seed)
+
+
+def flux_fill(seed: int = 0) -> FluxFillPipeline:
+    """FLUX.1 Fill [dev], which sees the picture round the hole (16 channels) and the hole (256) as well."""
+    return _flux(FluxFillPipeline, 16 + 16 + 256, None, True, seed)
+
+
+def _flux(kind: Any, channels: int, scheduler: Any, guidance_embeds: bool, seed: int) -> Any:
     torch.manual_seed(seed)
     tokenizer, second_tokenizer = build_tokenizer(WORDS), build_third_tokenizer(WORDS)
     transformer = FluxTransformer2DModel(
-        in_channels=16,
+        in_channels=channels,
+        out_channels=16,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -146,7 +157,7 @@ def flux(scheduler: Any = None, guidance_embeds: bool = True, seed: int = 0) -> 
         guidance_embeds=guidance_embeds,
         axes_dims_rope=(4, 4, 8),
     )
-    pipeline = FluxPipeline(
+    pipeline = kind(
         transformer=transformer.eval(),
         scheduler=scheduler or FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_vae(scaling_factor=0.4, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False).eval(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -85,7 +85,7 @@ class Editor(Protocol):
         ...
 
 
-def usable(edited: Image.Image | None, task: Task) -> Image.Image:
+def usable(edited: Any, task: Task) -> Image.Image:
     """An editor's picture in the mode and size of the task's.
 
     Args:
@@ -93,20 +93,36 @@ def usable(edited: Image.Image | None, task: Task) -> Image.Image:
         task: what was asked for.
 
     Raises:
-        EditError: for nothing, for a picture of another shape, and for one without any content, such as the black one
-            that a safety filter puts in place of a picture.
+        EditError: for nothing, for what is no picture or cannot be read, for a picture of another shape, and for the
+            black one that a safety filter puts in place of a picture.
     """
     if edited is None:
         raise EditError("the editor returned no picture")
-    edited = edited.convert("RGB")
+    if not isinstance(edited, Image.Image):
+        raise EditError(f"the editor returned {type(edited).__name__} in place of a PIL picture")
     (width, height), (w, h) = edited.size, task.image.size
+    if not width or not height:
+        raise EditError("the editor returned a picture without pixels")
+    try:
+        edited = edited.convert("RGB")
+    except Exception as error:  # a file that is read only now, and is not whole
+        raise EditError(f"the editor's picture could not be read ({error})") from error
     if (width, height) != (w, h):
         if abs((width * h) / (height * w) - 1) > ASPECT_TOLERANCE:
             raise EditError(f"the editor returned {width} x {height} pixels for a picture of {w} x {h}")
         edited = edited.resize((w, h), Image.Resampling.LANCZOS)
-    if np.asarray(edited).max() == 0 and np.asarray(task.image).max() > 0:
-        raise EditError("the editor returned a black picture, as safety filters do")
+    check_not_black(edited, task.image)
     return edited
+
+
+def check_not_black(edited: Image.Image, image: Image.Image) -> None:
+    """Refuse the black picture that a safety filter puts in place of one; ``image`` is what was to be edited.
+
+    Raises:
+        EditError: where all is black that was not.
+    """
+    if np.asarray(edited).max() == 0 and np.asarray(image).max() > 0:
+        raise EditError("the editor returned a black picture, as safety filters do")
 
 
 def paste(image: Image.Image, edited: Image.Image, mask: Image.Image) -> Image.Image:

@@ -32,9 +32,7 @@ class Feedback(str, Enum):
         return self in (Feedback.TEXT, Feedback.BOXES_AND_TEXT)
 
 
-def task_of(
-    image: Image.Image, caption: str, defects: Sequence[Defect], feedback: Feedback, grow: float = 0.03
-) -> Task:
+def task_of(image: Image.Image, caption: str, defects: Sequence[Defect], feedback: Feedback, grow: float) -> Task:
     """What the editor is asked for.
 
     Args:

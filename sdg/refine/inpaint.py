@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdg.hub import HubOptions
-from sdg.refine.editors import EditError, Task
+from sdg.refine.editors import EditError, Task, check_not_black
 from sdg.refine.loading import Offload, edit_pipeline, short_name
 from sdg.refine.regions import Rectangle, feathered, mixed, regions, window
 
@@ -51,7 +51,7 @@ class InpaintEditor:
         **call: Any,
     ) -> None:
         self._takes = inspect.signature(type(pipeline).__call__).parameters
-        if not {"prompt", "image", "mask_image"} <= set(self._takes):
+        if not _fills_in(type(pipeline)):
             raise ValueError(
                 f"{type(pipeline).__name__} takes no prompt, image and mask_image: it does not fill in masks"
             )
@@ -113,7 +113,7 @@ class InpaintEditor:
             hub["variant"] = variant
         pipeline = edit_pipeline(
             name_or_path,
-            "AutoPipelineForInpainting",
+            _variant,
             dtype=dtype,
             device=device,
             device_map=device_map,
@@ -130,26 +130,34 @@ class InpaintEditor:
         return edits
 
     def _some(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
+        """Candidates that are made together, or one by one where that fails."""
+        try:
+            return self._edited(task, seeds)
+        except Exception as error:  # out of memory, or whatever a pipeline raises; its message is kept, not its tensors
+            failure = f"{self.name} failed ({type(error).__name__}: {error})"
+        if len(seeds) == 1:
+            return [EditError(failure)]
+        return [edit for seed in seeds for edit in self._some(task, [seed])]
+
+    def _edited(self, task: Task, seeds: Sequence[int]) -> list[Image.Image | EditError]:
         size = task.image.size
         mask = Image.new("L", size, 255) if task.mask is None else task.mask
         share = feathered(mask, self.feather * min(size))
-        edits = [task.image] * len(seeds)
-        try:
-            for region in regions(mask):
-                # What was filled in before is seen in the window of what comes after.
-                edits = [
-                    mixed(image, filled, share * _inside(region, size))
-                    for image, filled in zip(edits, self._filled(edits, mask, region, task, seeds), strict=True)
-                ]
-        except Exception as error:  # out of memory, or whatever a pipeline raises
-            failed = EditError(f"{self.name} failed ({type(error).__name__}: {error})")
-            return [failed] * len(seeds)
-        return list(edits)
+        edits: list[Image.Image | EditError] = [task.image] * len(seeds)
+        for region in regions(mask):
+            # What was filled in before is seen in the window of what comes after.
+            alive = [(i, edit) for i, edit in enumerate(edits) if isinstance(edit, Image.Image)]
+            filled = self._filled([edit for _, edit in alive], mask, region, task, [seeds[i] for i, _ in alive])
+            for (i, edit), new in zip(alive, filled, strict=True):
+                edits[i] = new if isinstance(new, EditError) else mixed(edit, new, share * _inside(region, size))
+        return edits
 
     def _filled(
         self, images: Sequence[Image.Image], mask: Image.Image, region: Rectangle, task: Task, seeds: Sequence[int]
-    ) -> list[Image.Image]:
+    ) -> list[Image.Image | EditError]:
         """The pictures with the window round a region filled in."""
+        if not images:
+            return []
         place = window(region, mask.size, self.context, least=min(64, *mask.size))
         width, height = self._working_size(place)
         cut = [image.crop(place).resize((width, height), Image.Resampling.LANCZOS) for image in images]
@@ -167,10 +175,15 @@ class InpaintEditor:
         }
         made = self.pipeline(**{key: value for key, value in call.items() if key in self._takes})
         flagged = getattr(made, "nsfw_content_detected", None) or [False] * len(cut)
-        if any(flagged):
-            raise EditError("its safety filter refused the picture")
-        out = []
-        for image, filled in zip(images, made.images, strict=True):
+        out: list[Image.Image | EditError] = []
+        for image, was, filled, refused in zip(images, cut, made.images, flagged, strict=True):
+            try:
+                if refused:
+                    raise EditError("its safety filter refused the picture")
+                check_not_black(filled, was)
+            except EditError as error:
+                out.append(error)
+                continue
             whole = image.copy()
             whole.paste(filled.convert("RGB").resize(place.size, Image.Resampling.LANCZOS), place[:2])
             out.append(whole)
@@ -181,6 +194,18 @@ class InpaintEditor:
         width, height = place.size
         scale = self.size / (width * height) ** 0.5
         return max(16, round(width * scale / 16) * 16), max(16, round(height * scale / 16) * 16)
+
+
+def _fills_in(kind: type) -> bool:
+    return {"prompt", "image", "mask_image"} <= set(inspect.signature(kind.__call__).parameters)
+
+
+def _variant(kind: str) -> str | None:
+    """The class that loads a pipeline as one that fills masks in; None where the class that it names does so."""
+    import diffusers
+
+    # The class that chooses a variant does not know all of them: FLUX Fill for one.
+    return None if _fills_in(getattr(diffusers, kind)) else "AutoPipelineForInpainting"
 
 
 def _own_size(pipeline: Any) -> int:

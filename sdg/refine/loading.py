@@ -59,7 +59,7 @@ def quiet_pipeline(name_or_path: str | os.PathLike[str], auto: str | None = None
 
 def edit_pipeline(
     name_or_path: str | os.PathLike[str],
-    auto: str | None = None,
+    auto: Callable[[str], str | None] | None = None,
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -72,7 +72,7 @@ def edit_pipeline(
 
     Args:
         name_or_path: folder, or Hub id.
-        auto: as of :func:`quiet_pipeline`.
+        auto: from the class that the pipeline names to that of :func:`quiet_pipeline`.
         dtype: of the weights; None is bfloat16 on an accelerator and float32 on a CPU.
         device: where it runs; None is the accelerator where there is one.
         device_map: as in diffusers: ``"balanced"`` spreads the parts over the GPUs.
@@ -105,7 +105,9 @@ def edit_pipeline(
         raise CheckpointError(
             f"{name!r} is a {kind}, which diffusers {diffusers.__version__} lacks: install a newer one"
         )
-    pipeline = quiet_pipeline(name_or_path, auto, torch_dtype=weights, device_map=device_map, **options)
+    pipeline = quiet_pipeline(
+        name_or_path, auto(kind) if auto else None, torch_dtype=weights, device_map=device_map, **options
+    )
     try:
         if offload == "model":
             pipeline.enable_model_cpu_offload()
