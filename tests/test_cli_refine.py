@@ -75,6 +75,34 @@ def test_the_same_command_goes_on_where_it_was(hand):
     assert hand.loaded == 2  # a job that is done loads nothing
 
 
+def test_no_picture_of_the_users_is_written_over():
+    before = Path("pics/broken.png").read_bytes()
+    assert run("pics/broken.png", "--out", "pics", "--caption", "grey").exit_code == 0
+    assert Path("pics/broken.png").read_bytes() == before
+    assert lines("pics/results.jsonl")[0]["out"] == "broken-2.png"
+    again = run("pics/broken.png", "--out", "pics", "--caption", "grey", "--overwrite")
+    assert again.exit_code == 0
+    assert Path("pics/broken.png").read_bytes() == before
+    assert lines("pics/results.jsonl")[0]["out"] == "broken-2.png"  # its own file is replaced
+    assert not Path("pics/broken-3.png").exists()
+
+
+def test_a_picture_that_comes_later_takes_no_ones_file():
+    picture(RIGHT).save("pics/deep/a.png")
+    assert run("pics", "--out", "out", "--caption", "grey").exit_code == 0
+    deep = Path("out/a.png").read_bytes()
+    picture().save("pics/a.png")
+    assert run("pics", "--out", "out", "--caption", "grey").exit_code == 0
+    assert {line["image"]: line["out"] for line in lines()} == {
+        "broken.png": "broken.png",
+        "clean.png": "clean.png",
+        "deep/a.png": "a.png",
+        "deep/broken.png": "broken-2.png",
+        "a.png": "a-2.png",
+    }
+    assert Path("out/a.png").read_bytes() == deep
+
+
 def test_other_settings_are_not_mixed_in():
     run("pics", "--out", "out")
     result = run("pics", "--out", "out", "--seed", "1")
@@ -125,9 +153,43 @@ def test_an_answer_that_could_not_be_read_is_a_failure_now_and_when_gone_on_with
     assert "1 of those that were there already failed" in again.stderr
 
 
+def test_a_request_that_failed_is_made_again_by_retry(monkeypatch):
+    def timed_out(images, captions=None, *, batch_size=8):
+        return [DefectSet(parse_error="timed out", info={"error": "timed out"})] * len(images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "load_detector", lambda *_, **__: timed_out)
+        assert run("pics/broken.png", "--out", "out").exit_code == 1
+    assert lines()[0]["error"] == "timed out"
+    assert lines()[0]["out"] is None
+    assert "--retry tries those with an error again" in run("pics/broken.png", "--out", "out").stderr
+    assert run("pics/broken.png", "--out", "out", "--retry").exit_code == 0
+    assert lines()[0]["changed"]
+
+
+def test_options_of_the_editor_reach_it_and_are_settings_of_the_job(hand, monkeypatch):
+    given = []
+
+    def load(name, endpoint=None, paste=False):
+        given.append(paste)
+        return hand
+
+    monkeypatch.setattr("sdg.refine.loading.load_editor", load)
+    assert run("pics", "--out", "out", "--editor-options", '{"paste": true}').exit_code == 0
+    assert given == [True]
+    assert "begun with other settings" in run("pics", "--out", "out", "--editor-options", "{}").stderr
+    wrong = run("pics", "--out", "other", "--editor-options", '{"glue": true}')
+    assert wrong.exit_code == 2
+    assert "--editor-options" in wrong.stderr
+    assert "glue" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["pics", "--editor-options", "paste"], "is not JSON"),
+        (["pics", "--editor-options", "[1]"], "is not a JSON object"),
+        (["pics", "--min-similarity", "1.5"], "--min-similarity"),
         (["pics", "--out", "pics/out"], "lies in pics, which is read"),
         (["pics", "--feedback", "loud"], "feedback='loud' is none of"),
         (["nothing-here"], "nothing-here"),

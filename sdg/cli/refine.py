@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +17,22 @@ from sdg.cli.shared import err, out, refuse
 from sdg.cli.sources import STOPPED, Captions, Images, Layout, Split, check_apart, listed, settled
 
 if TYPE_CHECKING:
+    from sdg.jobs.pictures import Names
+    from sdg.jobs.results import Results
     from sdg.jobs.run import Picture
     from sdg.refine.many import Refined
 
 RESULTS = "results.jsonl"
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{text!r} is not a JSON object")
+    return value
 
 
 def refine(
@@ -79,6 +92,14 @@ def refine(
             show_default=False,
         ),
     ] = None,
+    min_similarity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Least similarity outside the boxes, for editors that redraw all (SSIM)."),
+    ] = 0.8,
+    editor_options: Annotated[
+        dict[str, Any],
+        typer.Option(parser=_json, metavar="JSON", help='Further options of the editor, such as {"paste": true}.'),
+    ] = "{}",  # type: ignore[assignment]  # typer parses the default, too
     seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try the pictures again that failed before.")] = False,
@@ -88,7 +109,9 @@ def refine(
     """Repair the defects of pictures and leave everything else as it is.
 
     A picture gets better or comes back as it was: an edit is kept only if the
-    detector finds less wrong afterwards and nothing changed outside the boxes.
+    detector finds less wrong afterwards. Outside the boxes, grown a little, no
+    pixel changes; or, with an editor that redraws the whole picture, the rest
+    has to stay similar.
 
     \b
     FOLDER gets a PNG a picture (unchanged ones, too) and results.jsonl, whose
@@ -113,26 +136,29 @@ def refine(
         "candidates": candidates,
         "min_importance": min_importance,
         "min_confidence": min_confidence,
+        "min_similarity": min_similarity,
         **{k: v for k, v in {"max_spread": max_spread, "min_gain": min_gain}.items() if v is not None},
     }
     settings = {"model": settled(model), "editor": settled(editor), "seed": seed, **options}
     settings |= {k: v for k, v in {"endpoint": endpoint, "editor_endpoint": editor_endpoint}.items() if v}
-    settings |= {"prompt": prompt} if prompt else {}
+    settings |= {k: v for k, v in {"prompt": prompt, "editor_options": editor_options}.items() if v}
 
     def refiner() -> Any:
-        return _refiner(editor, editor_endpoint, shared.load_detector(model, endpoint, prompt), options)
+        detector = shared.load_detector(model, endpoint, prompt)
+        return _refiner(detector, editor, {"endpoint": editor_endpoint, **editor_options}, options)
 
     try:
         from sdg.jobs.pictures import Names
-        from sdg.jobs.results import Results
+        from sdg.jobs.results import Results, files_of
 
         _options_of(options)
         check_apart(images or [], {"--out": out_folder})
         found, total = listed(images or [], caption, captions, split, layout)
         out_folder.mkdir(parents=True, exist_ok=True)
-        names = Names(out_folder)
+        mended = files_of(out_folder / RESULTS)
+        names = Names(out_folder, taken=() if overwrite else mended, replaced=mended if overwrite else ())
         with Results(out_folder / RESULTS, settings, overwrite=overwrite, retry=retry) as results:
-            failed = _run(((picture, names.take(picture)) for picture in found), total, refiner, results, seed)
+            failed = _run(found, total, names, refiner, results, seed)
     except KeyboardInterrupt:
         err.print(Text("Stopped; the same command goes on from there", style="yellow"))
         raise typer.Exit(STOPPED) from None
@@ -141,7 +167,9 @@ def refine(
     raise typer.Exit(1 if failed else 0)
 
 
-def _run(pictures: Iterator[tuple[Picture, Path]], total: int | None, refiner: Any, results: Any, seed: int) -> bool:
+def _run(
+    pictures: Iterable[Picture], total: int | None, names: Names, refiner: Any, results: Results, seed: int
+) -> bool:
     """Repair, keep and tell; whether a picture failed, now or in a run before that is gone on with."""
     from sdg.refine.many import refine_many
 
@@ -150,10 +178,10 @@ def _run(pictures: Iterator[tuple[Picture, Path]], total: int | None, refiner: A
 
         def waiting() -> Iterator[tuple[Picture, Path]]:
             nonlocal there, failed_before
-            for picture, file in pictures:
+            for picture in pictures:
                 done = results.take(picture)
                 if done is None:
-                    yield picture, file
+                    yield picture, names.take(picture)
                 else:
                     there, failed_before = there + 1, failed_before + done
                     progress.skip()
@@ -173,7 +201,8 @@ def _run(pictures: Iterator[tuple[Picture, Path]], total: int | None, refiner: A
     before = f" ({there} were there already)" if there else ""
     err.print(Text(f"{results.path}: {progress.done + there} pictures{before}; {changed} changed now"), soft_wrap=True)
     if failed_before:
-        err.print(Text(f"{failed_before} of those that were there already failed; --retry tries again"))
+        again = "; --retry tries those with an error again"
+        err.print(Text(f"{failed_before} of those that were there already failed{again}"), soft_wrap=True)
     return progress.failed + failed_before > 0
 
 
@@ -193,11 +222,13 @@ def _options_of(options: dict[str, Any]) -> None:
     Options(**options)
 
 
-def _refiner(editor: str, editor_endpoint: str | None, detector: Any, options: dict[str, Any]) -> Any:
+def _refiner(detector: Any, editor: str, editor_options: dict[str, Any], options: dict[str, Any]) -> Any:
     from sdg.refine import DefectRefiner
     from sdg.refine.loading import load_editor
 
     try:
-        return DefectRefiner(detector, load_editor(editor, endpoint=editor_endpoint), **options)
+        return DefectRefiner(detector, load_editor(editor, **editor_options), **options)
+    except TypeError as error:  # an option that the editor does not have
+        refuse(f"--editor-options: {error}")
     except (OSError, ValueError, ImportError) as error:
         refuse(str(error))

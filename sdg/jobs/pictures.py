@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,21 +47,36 @@ def in_places(places: Sequence[str | Path], caption: str | None = None) -> list[
 
 
 class Names:
-    """A file for each picture in a folder, named after it; pictures of the same name get numbers, in their order."""
+    """A PNG file for each picture in a folder, named after it; pictures of the same name get numbers, in their order.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where the files go.
+        taken: names of files there that belong to pictures which are done.
+        replaced: names of files that may be written over where they are there; None: all but ``taken``.
+    """
+
+    def __init__(self, folder: Path, taken: Iterable[str] = (), replaced: Collection[str] | None = None) -> None:
         self.folder = folder
-        self._taken: set[str] = set()
+        self._taken = set(taken)
+        self._replaced = replaced
         self._same: Counter[str] = Counter()
 
     def take(self, picture: Picture) -> Path:
-        """The file of the next picture."""
-        stem = name = Path(picture.name).stem or "picture"
-        while name in self._taken:
+        """The file of the next picture; never the picture itself."""
+        stem = Path(picture.name).stem or "picture"
+        name = f"{stem}.png"
+        while name in self._taken or self._is_anothers(self.folder / name, picture.source):
             self._same[stem] += 1
-            name = f"{stem}-{self._same[stem] + 1}"
+            name = f"{stem}-{self._same[stem] + 1}.png"
         self._taken.add(name)
-        return self.folder / f"{name}.png"
+        return self.folder / name
+
+    def _is_anothers(self, file: Path, source: Any) -> bool:
+        if not file.exists():
+            return False
+        if self._replaced is not None and file.name not in self._replaced:
+            return True
+        return isinstance(source, str | Path) and Path(source).exists() and file.samefile(source)
 
 
 def captioned(pictures: Sequence[Picture], captions: str | Path) -> list[Picture]:

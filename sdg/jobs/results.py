@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -118,6 +119,19 @@ class Results:
                 self._failed[key] += line.get("error") is not None or line.get("parse_error") is not None
         _replace(beside, [json.dumps(settings, indent=2, ensure_ascii=False).encode() + b"\n"])
         return self.path.open("ab", buffering=0)  # a line is on its way to the disk at once, and never twice
+
+
+def files_of(path: str | Path) -> set[str]:
+    """The files that lines of results name as ``out``; damaged lines name none, nor do results that are not there."""
+    named = set()
+    try:
+        with Path(path).open("rb") as file:
+            for text in file:
+                with suppress(ValueError, AttributeError):
+                    named.add(json.loads(text).get("out"))
+    except FileNotFoundError:
+        pass
+    return named - {None}
 
 
 def to_text(line: Mapping[str, Any]) -> str:

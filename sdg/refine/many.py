@@ -68,6 +68,10 @@ def refine_many(refiner: DefectRefiner, pictures: Iterable[tuple[Picture, Path]]
             continue
         try:
             refinement = refiner(open_image(picture.source), picture.caption, seed=seed)
+            unanswered = refinement.before.info.get("error")  # a request that failed, which --retry repeats
+            if unanswered is not None:
+                yield Refined(picture, error=unanswered)
+                continue
             _write(refinement, picture, out)
         except EndpointError:
             raise
