@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -47,6 +48,22 @@ def worsen(task, seed):
     return Image.fromarray(pixels)
 
 
+def halved():
+    """Of a picture whose defect weighs a little less after each edit: too little."""
+
+    class Fading(Eye):
+        def one(self, image):
+            return DefectSet(tuple(replace(d, importance=35 if image.info else 50) for d in super().one(image)))
+
+    def act(task, seed):
+        edit = task.image.copy()
+        edit.putpixel((20, 20), (201, 30, 30))
+        edit.info["edited"] = True
+        return edit
+
+    return refined(Fading(), act, picture(LEFT), min_gain=0.5)
+
+
 @pytest.mark.parametrize(
     ("refinement", "state", "words"),
     [
@@ -55,6 +72,12 @@ def worsen(task, seed):
         (refined(act=refuse), "same", ["16 of 16 candidates could not be used: its safety filter", "Another seed"]),
         (refined(act=stray), "same", ["16 of 16 candidates could not be used: it strayed by 0.5 pixels. Another"]),
         (refined(act=worsen), "same", ["In none of 16 candidates did the model find less wrong", "1.00, 1.00 before"]),
+        (refined(act=worsen, min_gain=0.5), "same", ["did the model find less wrong: the best", "1.00, 1.00 before."]),
+        (
+            halved(),
+            "same",
+            ["did the model find clearly less wrong: the best", "0.35, 0.50 before, and 0.25 had to go."],
+        ),
         (refined(Eye(confidence=0.2)), "same", ["2 defects found, none of which", "confidence from 50 %"]),
         (refined(Eye(importance=5), min_importance=20), "same", ["importance from 20"]),
         (refined(types=["misalignment"]), "same", ["this editor repairs misalignments only"]),
@@ -130,6 +153,18 @@ def test_a_view_names_what_changes(tmp_path, monkeypatch):
     pictures = [np.asarray(Image.open(path)) for path in (*framed, *bare)]
     assert (pictures[0] != pictures[2]).any()
     assert (pictures[1] == pictures[3]).all()  # nothing was left to frame
+
+
+def test_a_step_shows_what_was_there_before_it_and_not_only_what_it_works_on():
+    steps = chosen_halves(refined(), 0, True)
+    frames = [np.asarray(Image.open(path)) for path in steps]
+    bare = [np.asarray(Image.open(path)) for path in chosen_halves(refined(), 0, False)]
+    changed = [(a != b).any(axis=2) for a, b in zip(frames, bare, strict=True)]
+    middle = len(changed[0]) // 2
+    assert changed[0][:middle, :middle].any()  # the place that this step repairs
+    assert changed[0][middle:, middle:].any()  # the other one
+    assert not changed[1][:middle, :middle].any()
+    assert changed[1][middle:, middle:].any()
 
 
 @pytest.mark.parametrize(

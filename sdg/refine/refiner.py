@@ -208,6 +208,8 @@ class DefectRefiner:
             # Where there is one group and nothing helped, another round has other seeds; a third one would be stubborn.
             if not helped and number > 1:
                 break
+        if current is not original and "icc_profile" in original.info:
+            current.info["icc_profile"] = original.info["icc_profile"]  # the editor's pixels are in its colours, too
         settings = {"editor": self.editor.name, "seed": seed, **vars(self.options)}
         settings |= {"feedback": self.options.feedback.value, "types": [t.value for t in self.options.types]}
         reason = stop or self._reason(before, found, steps)

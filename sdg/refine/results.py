@@ -22,6 +22,11 @@ def load(found: Iterable[Defect]) -> float:
     )
 
 
+def load_of(found: DefectSet | None) -> float | None:
+    """The :func:`load` of an answer; None where there is none, or it could not be read: that is not faultless."""
+    return None if found is None or found.parse_error is not None else load(found)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One edited picture.
@@ -42,8 +47,8 @@ class Candidate:
 
     @property
     def load(self) -> float | None:
-        """Its defect load; None where it was not looked at."""
-        return None if self.found is None else load(self.found)
+        """Its defect load; None where it was not looked at, or the answer could not be read."""
+        return load_of(self.found)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the picture."""
@@ -52,7 +57,8 @@ class Candidate:
             "load": self.load,
             "similarity": self.similarity,
             "refused": self.refused,
-            "defects": None if self.found is None else [defect.to_json() for defect in self.found],
+            "defects": None if self.load is None else [defect.to_json() for defect in self.found or ()],
+            "parse_error": None if self.found is None else self.found.parse_error,
         }
 
 
@@ -154,7 +160,7 @@ class Refinement:
             "caption": self.caption,
             "changed": self.changed,
             "reason": self.reason,
-            "load": {"before": load(self.before), "after": load(self.after)},
+            "load": {"before": load_of(self.before), "after": load_of(self.after)},
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "steps": [step.to_json() for step in self.steps],

@@ -19,16 +19,10 @@ def similarity(before: Image.Image, after: Image.Image, mask: Image.Image | None
         after: RGB of the same size.
         mask: mode L; pixels above 0 are left out. None, or one that covers all, leaves none out.
     """
-    size = before.size
-    scale = min(1.0, LONGEST / max(size))
-    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    old, new = (
-        np.asarray(image.convert("L").resize(small, Image.Resampling.BOX), dtype=np.float64)
-        for image in (before, after)
-    )
+    old, new = (np.asarray(_small(image.convert("L")), dtype=np.float64) for image in (before, after))
     outside = np.ones(old.shape, dtype=bool)
     if mask is not None:
-        outside = np.asarray(mask.resize(small, Image.Resampling.NEAREST)) == 0
+        outside = np.asarray(_small(mask, Image.Resampling.NEAREST)) == 0
     if not outside.any():
         outside[:] = True
     return float(_ssim(old, new)[outside].mean())
@@ -46,15 +40,22 @@ def spread(image: Image.Image, edits: Sequence[Image.Image], mask: Image.Image |
         edits: at least one, of its size.
         mask: mode L, of that size; pixels above 0 count. None, or one that is empty: all do.
     """
-    before = np.asarray(image.convert("RGB"), dtype=np.float32)
-    stack = np.stack([np.asarray(edit, dtype=np.float32) for edit in edits])
-    inside = np.ones(before.shape[:2], dtype=bool) if mask is None else np.asarray(mask) > 0
-    if not inside.any():
-        inside[:] = True
+    if mask is None or (place := mask.getbbox()) is None:
+        mask, place = Image.new("L", image.size, 255), (0, 0, *image.size)
+    inside = np.asarray(_small(mask.crop(place), Image.Resampling.NEAREST)) > 0
+    before, *stacked = (np.asarray(_small(one.convert("RGB").crop(place)), dtype=np.float32) for one in (image, *edits))
+    stack = np.stack(stacked)
     mean = stack.mean(axis=0)
     apart = float(np.abs(stack - mean).mean(axis=(0, 3))[inside].mean())
     change = float(np.abs(mean - before).mean(axis=2)[inside].mean())
     return apart / (apart + change) if apart else 0.0
+
+
+def _small(image: Image.Image, by: Image.Resampling = Image.Resampling.BOX) -> Image.Image:
+    """The picture at most ``LONGEST`` pixels large."""
+    width, height = image.size
+    scale = LONGEST / max(image.size)
+    return image if scale >= 1 else image.resize((max(1, round(width * scale)), max(1, round(height * scale))), by)
 
 
 def _ssim(a: np.ndarray, b: np.ndarray, sigma: float = 1.5) -> np.ndarray:

@@ -30,7 +30,7 @@ def idle(local: bool, headline: str = "Ready") -> str:
     steps = (
         ("Look", "The model frames what is wrong with the picture."),
         ("Redraw", f"The editor makes several candidates, {drawn}."),
-        ("Look again", "A candidate is kept only if the model finds less wrong in it. If none is, nothing changes."),
+        ("Look again", "A candidate is kept only if the model finds clearly less wrong. If none is, nothing changes."),
     )
     items = "".join(f"<li><b>{head}</b><span>{words}</span></li>" for head, words in steps)
     return html.verdict(
@@ -114,11 +114,13 @@ def _why_not(refinement: Refinement) -> str:
     # One of those that differ in their figures only.
     refused = {re.sub(r"[\d.]+", "", c.refused): c.refused for c in reversed(tried) if c.refused and c.load is None}
     parts = []
-    if looked := [(c.load, load(step.found)) for step in steps for c in step.candidates if c.load is not None]:
-        least, was = min(looked, key=lambda pair: pair[0] - pair[1])
+    if looked := [(c.load, load(step.found), step) for step in steps for c in step.candidates if c.load is not None]:
+        least, was, step = min(looked, key=lambda one: one[0] - one[1])
+        wanted = (said["min_gain"] or 0) * load(step.defects)
         parts.append(
-            f"In none of {len(looked)} candidates did the model find less wrong: the best has a defect load of "
-            f"{least:.2f}, {was:.2f} before."
+            f"In none of {len(looked)} candidates did the model find {'' if least >= was else 'clearly '}less wrong: "
+            f"the best has a defect load of {least:.2f}, {was:.2f} before"
+            f"{f', and {wanted:.2f} had to go' if was - wanted < least < was else ''}."
         )
     if refused:
         reasons = "; ".join(list(refused.values())[:3])

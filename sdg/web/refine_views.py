@@ -105,7 +105,7 @@ def chosen_halves(refinement: Refinement | None, index: int, frames: bool) -> An
     else:
         step = refinement.steps[index]
         left = step.found if step.kept is None else step.kept.found
-        halves = step.before, step.after, DefectSet(step.defects), left or DefectSet()
+        halves = step.before, step.after, step.found, left or DefectSet()
     return compare(*halves) if frames else compare(*halves[:2], DefectSet(), DefectSet())
 
 
