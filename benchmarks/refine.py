@@ -84,6 +84,7 @@ def judged(record: Record, image: Image.Image) -> dict[str, float]:
 def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown: Path | None) -> list[dict[str, Any]]:
     """A line a picture, written as it comes; pictures that have their line are not repaired again."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = lines[: len(records)]
     pairs = []
     with path.open("a") as file:
         for record in tqdm(records[len(lines) :], desc=path.stem):
@@ -112,6 +113,15 @@ def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown
     if shown is not None and pairs:
         contact_sheet(pairs, columns=6).save(shown)
     return lines
+
+
+def remember(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder with lines of other settings: what is gone on with must be of one kind."""
+    path = folder / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        raise SystemExit(f"{folder} holds pictures of other settings ({path}): choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1))
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -162,10 +172,11 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: further options of DefectRefiner")
     parser.add_argument("--out", type=Path, default=Path("runs/refine"), help="folder; an interrupted run goes on")
     args = parser.parse_args()
+    of_the_run = {"split": args.split, "model": args.model, "editor": args.editor, "options": args.options}
+    remember(args.out, of_the_run)
 
     records = list(microworld.generate(args.n, SEED, args.split))
     detector, editor = SDGDetector.from_pretrained(args.model), load_editor(args.editor)
-    args.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for mode in args.modes:
         options = {"feedback": mode, **OPTIONS.get(mode, {}), **args.options}
@@ -177,8 +188,9 @@ def main() -> None:
     print(f"| | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
     for name in next(iter(results.values())):
         print(f"| {name} | {' | '.join(f'{r[name]:.3g}' for r in results.values())} |")
-    record = {"data": {"world": "microworld", "split": args.split, "seed": SEED, "n": args.n}, "model": args.model}
-    write_result(args.out / "refine.json", record | {"editor": args.editor, "modes": results})
+    record = {"data": {"world": "microworld", "split": args.split, "seed": SEED, "n": args.n}}
+    record |= {"model": args.model, "editor": args.editor, "options": args.options, "modes": results}
+    write_result(args.out / "refine.json", record)
 
 
 if __name__ == "__main__":

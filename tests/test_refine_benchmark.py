@@ -77,3 +77,10 @@ def test_a_picture_that_got_worse_is_counted():
     found = benchmark.summary([same, worse])
     assert [found[f"worse by {judge}"] for judge in ("the oracle", "distance", "both")] == [0.5, 0.5, 0.5]
     assert found["oracle, artifact load removed"] == pytest.approx(-0.3)
+
+
+def test_lines_of_other_settings_are_not_gone_on_with(tmp_path):
+    benchmark.remember(tmp_path / "new", {"options": {}})
+    benchmark.remember(tmp_path / "new", {"options": {}})
+    with pytest.raises(SystemExit, match="choose another --out"):
+        benchmark.remember(tmp_path / "new", {"options": {"max_spread": 1}})
