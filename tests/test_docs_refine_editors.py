@@ -3,6 +3,7 @@
 import pages
 import pytest
 import tiny_edit_pipelines
+import tiny_pipelines
 from naughty_server import NaughtyServer, drawn
 
 from sdg.refine import endpoint
@@ -15,6 +16,7 @@ def test_the_snippets_run_as_they_stand(tmp_path, monkeypatch, capsys):
     tiny_edit_pipelines.small_area(monkeypatch)
     names = {"Qwen/Qwen-Image-Edit-2509": tiny_edit_pipelines.qwen_plus()}
     names["black-forest-labs/FLUX.1-Kontext-dev"] = tiny_edit_pipelines.kontext()
+    names["black-forest-labs/FLUX.1-Fill-dev"] = tiny_pipelines.flux_fill()
     monkeypatch.chdir(tmp_path)
     for name, pipeline in names.items():
         pipeline.save_pretrained(name)
@@ -22,9 +24,10 @@ def test_the_snippets_run_as_they_stand(tmp_path, monkeypatch, capsys):
         found: dict[str, object] = {}
         for language, code in BLOCKS:
             if language == "python":
-                code = code.replace("http://localhost:8000/v1", server.url).replace("steps=4", "steps=1, area=4096")
+                code = code.replace("http://localhost:8000/v1", server.url).replace(" steps=4", " steps=1, area=4096")
+                code = code.replace("steps=30", "steps=2, size=64")
                 exec(compile(code, "docs/refine-editors.md", "exec"), found)
-    assert capsys.readouterr().out.splitlines() == ["(128, 128)"] * 4
+    assert capsys.readouterr().out.splitlines() == ["(128, 128)"] * 6
     assert sorted(request["seed"] for request in server.requests) == ["1", "2"]  # they are under way at once
     assert found["hosted"].local
 
