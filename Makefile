@@ -13,7 +13,7 @@ help:
 	@echo "make lint     check style, formatting and types"
 	@echo "make format   rewrite the files in the project's style"
 	@echo "make docs     build the site of docs/ into docs/_build; a broken link fails"
-	@echo "make bench    measure what README quotes"
+	@echo "make bench    measure the detector's quality, and the speed of detector, reward and SDG-Eval"
 	@echo "make manifest list the hashes of the embedded checkpoints' files anew, after a change of one"
 	@echo "make publish  push checkpoints, metric and page to the Hub: HF_ORG=owner [DRY_RUN=1] [DATASET=folder]"
 	@echo "make install  set up $(VENV) with everything that the above need"

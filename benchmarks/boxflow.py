@@ -1,7 +1,7 @@
 """Does it help to know where? Base, scalar (Flow-GRPO), heatmap (DenseFlow-GRPO) and box (BoxFlow-GRPO), side by side.
 
-    python benchmarks/boxflow.py all                      # the four arms one after another, then the summary
-    python benchmarks/boxflow.py box --max_steps 200      # one arm; goes on where it stopped
+    python benchmarks/boxflow.py all --out runs/boxflow/results   # the four arms one after another, then the summary
+    python benchmarks/boxflow.py box --out runs/boxflow/results   # one arm; goes on where it stopped
     python benchmarks/boxflow.py summary --plot docs/img/boxflow.png
 
 All arms share generator, captions, seeds, number of pictures and settings (``--config``, and any of its options on the
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
@@ -279,8 +280,10 @@ def add(path: Path, rows: Sequence[dict[str, float]]) -> None:
 def run(arm: str, options: argparse.Namespace, overrides: Sequence[str]) -> None:
     """One arm, from where it stopped; base first, where it was not measured yet."""
     remember(options, overrides)
-    base = options.out / "base.csv"
-    if not (read(base) and (options.runs / "base.safetensors").exists()):
+    measured, probes = bool(read(options.out / "base.csv")), options.runs / "base.safetensors"
+    if measured and not probes.exists():  # of a generator that may have changed since
+        raise SystemExit(f"{options.out} holds results of a run that is not in {options.runs}: choose another --out")
+    if not measured:
         trainer = build("base", options, overrides)
         Evaluation(trainer, "base", options).measure(0)
     if arm == "base":
@@ -312,8 +315,13 @@ def remember(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         write_result(path, settings)
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    if {name: there.get(name) for name in settings} != settings:
+    if _meaning({name: there.get(name) for name in settings}) != _meaning(settings):
         raise SystemExit(f"{options.out} holds results of other settings ({path}): choose another --out and --runs")
+
+
+def _meaning(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the configuration as it is read: a comment changes no result."""
+    return {**settings, "config": yaml.safe_load("\n".join(settings["config"] or []))}
 
 
 def change(arm: Path, other: Path, column: str, resamples: int = 2000) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ import importlib.util
 import math
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,24 @@ def test_a_lost_end_is_run_again_and_is_the_same(done, benchmark, tmp_path):
 def test_other_settings_are_not_mixed_in(done, benchmark):
     with pytest.raises(SystemExit, match="holds results of other settings"):
         benchmark.main(words(done, "box", learning_rate=0.1))
+
+
+def test_a_comment_is_no_other_setting(benchmark, tmp_path):
+    config = tmp_path / "some.yaml"
+    asked = Namespace(config=config, out=tmp_path, captions=2, pictures=2, every=2, split="test")
+    config.write_text("learning_rate: 0.1\n")
+    benchmark.remember(asked, [])
+    config.write_text("# as in the paper\nlearning_rate: 1.0e-1\n")
+    benchmark.remember(asked, [])
+    config.write_text("learning_rate: 0.2\n")
+    with pytest.raises(SystemExit, match="holds results of other settings"):
+        benchmark.remember(asked, [])
+
+
+def test_committed_results_are_not_gone_on_with(benchmark, tmp_path):
+    """Their run is not in a checkout, and its generator is not the present one."""
+    with pytest.raises(SystemExit, match=r"holds results of a run that is not in .*: choose another --out"):
+        benchmark.main(["all", "--runs", str(tmp_path)])
 
 
 @pytest.mark.slow

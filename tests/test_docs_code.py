@@ -15,7 +15,6 @@ import pytest
 from packaging.requirements import Requirement
 from typer.main import get_command
 
-from sdg import microworld
 from sdg.cli import app
 
 OWN = {
@@ -105,8 +104,6 @@ RUN_HERE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN_HERE)
 def test_code_runs_as_it_stands(name, tmp_path):
-    if name == "README.md":  # the reader's own picture
-        next(microworld.generate(1, seed=1)).image.save(tmp_path / "picture.png")
     told = pages.run(pages.read(name)[1], tmp_path)
     assert all(told), "a block prints nothing: what does it show?"
 

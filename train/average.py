@@ -1,7 +1,8 @@
 """Average the weights of two checkpoints of one architecture, of which one was trained on from the other.
 
-    python train/average.py sdg/checkpoints/sdg-tiny runs/tiny3/final --share 0.7 --out runs/tiny3/averaged
+    python train/average.py SECOND_RELEASE runs/tiny3/final --share 0.7 --out runs/tiny3/averaged
 
+SECOND_RELEASE is the folder of sdg-tiny's second release; train/configs/sft_tiny_3.yaml says where it comes from.
 Training on other pictures costs some of what was learnt before; between the two weights lie models that keep most of
 both (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Which share is best is for validation to say.
 """

@@ -1,6 +1,6 @@
 """Draw a microworld data set to parquet, in parts, on all cores: `sdg microworld --out`, with what training asks for.
 
-    python train/microworld_data.py --out data/microworld --n_train 60000 --n_validation 1000
+    python train/microworld_data.py --out data/microworld --n_train 64000 --n_validation 512
 
 Parts that are already there are kept, so an interrupted run goes on where it stopped.
 """

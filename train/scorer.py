@@ -1,6 +1,6 @@
 """Train sdg-tiny-scorer, a scalar mark for microworld pictures: load, build, train, look, save.
 
-    python train/microworld_data.py --out data/microworld --seed 1 --n_train 72000
+    python train/microworld_data.py --out data/microworld2 --n_train 72000 --n_validation 0 --seed 1
     python train/scorer.py --config train/configs/scorer.yaml
 
 It resumes from its last checkpoint and leaves the scorer in OUTPUT_DIR/final, in float16.

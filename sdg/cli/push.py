@@ -59,7 +59,9 @@ def push(
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="JSON", help="Measured results for the card: a file of sdg eval --json.", show_default=False
+            metavar="JSON",
+            help="Measured results for the card: a file of sdg eval --json or of benchmarks/detector_quality.py.",
+            show_default=False,
         ),
     ] = None,
     dataset: Annotated[
