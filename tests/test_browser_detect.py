@@ -71,6 +71,15 @@ def test_a_click_keeps_the_mark_and_escape_takes_it_away(found):
     expect(found.locator(".chosen")).to_have_count(0)
 
 
+def test_a_new_answer_is_not_dimmed_by_the_choice_before(site, found, picture):  # noqa: F811
+    parts(found, 1)[1].click()
+    found.locator("h1").hover()
+    expect(parts(found, 2)[0].last).to_have_css("opacity", "0.3")
+    detect(found, picture, "a red house", "found")
+    for number in (1, 2):
+        expect(parts(found, number)[0].last).to_have_css("opacity", "1")
+
+
 def test_rows_are_reached_and_chosen_by_keyboard(found):
     found.locator("#defects [data-filter=confidence]").focus()
     found.keyboard.press("Tab")

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -316,6 +317,20 @@ def test_detect_refuses_what_is_no_upload_in_a_sentence(client, sent):
 def test_detect_reads_no_file_of_the_server(client, picture):
     with pytest.raises(AppError, match="not read"):
         client.predict({"path": str(picture)}, "clean", api_name="/detect")
+
+
+def test_nobody_is_answered_past_the_queue(served, client, picture):
+    data = [handle_file(picture), "clean", ""]
+    for name in ("detect", "evaluate"):
+        answer = httpx.post(f"{served[0]}gradio_api/run/{name}", json={"data": data})
+        assert answer.status_code >= 400
+        assert "defects" not in answer.text
+
+
+@pytest.mark.parametrize(("caption", "model", "named"), [({"a": 1}, "", "caption"), ("clean", 7, "model")])
+def test_what_is_no_text_is_named(client, picture, caption, model, named):
+    with pytest.raises(AppError, match=f"{named}=.* is not text"):
+        client.predict(handle_file(picture), caption, model, api_name="/detect")
 
 
 def test_a_model_that_breaks_is_reported_without_its_inside(client, picture):

@@ -401,13 +401,21 @@ def test_the_page_is_built_without_what_only_scoring_needs(tmp_path):
     assert fresh_python(code, tmp_path) == ""
 
 
+def told(steps):
+    """The next view that says something; between them are signs of life."""
+    return next(view for view in steps if isinstance(view[0], str))
+
+
 def test_running_the_tab_hands_over_reports_that_are_there(uploads, tmp_path):
     made = microworld_scores(tmp_path, 4)
     files = [sent(uploads, p.name, p.read_bytes()) for p in (made.predictions, made.references, made.against)]
     pictures = [sent(uploads, p.name, p.read_bytes()) for p in made.pictures]
     steps = tab._run(*files, pictures, "hungarian", 0.95, "none", "xyxy")
-    assert 'data-state="busy"' in next(steps)[0]
-    verdict, figures, _, as_json, as_markdown, details = next(steps)
+    busy = next(steps)
+    assert 'data-state="busy"' in busy[0]
+    assert [button["visible"] for button in busy[-2:]] == [False, True]
+    verdict, figures, _, as_json, as_markdown, details, run, stop = told(steps)
+    assert [run["visible"], stop["visible"]] == [True, False]
     assert "microworld-predictions.jsonl: 4 pictures scored" in verdict
     assert json.loads(Path(as_json).read_text())["names"]["against"] == made.against.name
     assert Path(as_markdown).read_text().startswith("## SDG-Eval of microworld-predictions.jsonl against")
@@ -421,9 +429,10 @@ def test_running_the_tab_hands_over_reports_that_are_there(uploads, tmp_path):
 def test_a_failure_in_the_tab_leaves_nothing_of_the_figures_before(uploads):
     steps = tab._run(None, None, None, None, "hungarian", 0.95, "none", "xyxy")
     next(steps)
-    verdict, *rest = next(steps)
+    verdict, *rest, run, stop = told(steps)
     assert "There are no predictions yet" in verdict
-    assert all(value is None or value == gr.update(visible=False) for value in rest)
+    assert [run["visible"], stop["visible"]] == [True, False]
+    assert all(value is None or value.get("visible") is False for value in rest)
     with pytest.raises(gr.Error, match="There are no predictions yet"):
         next(steps)
 

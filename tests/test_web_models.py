@@ -5,6 +5,7 @@ import sys
 import threading
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 from scripted_detector import ScriptedDetector
@@ -13,7 +14,7 @@ from sdg.defects import DefectSet
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu, placed, placed_editor, refining_seconds, seconds
 from sdg.web.models import Models, label
-from sdg.web.places import Latest, bounded_queue
+from sdg.web.places import PLACES, WAITING, Latest, bounded_queue, check_room
 
 CUDA = {"device_map": "cuda"}
 
@@ -237,7 +238,8 @@ class Line:
         self.event_queue_per_concurrency_id = {"detector": SimpleNamespace(queue=self.queue)}
         self._queue = self
 
-    def __call__(self, max_size):
+    def __call__(self, max_size, api_open):
+        assert not api_open
         return self
 
     async def push(self, body, request, username):
@@ -276,6 +278,18 @@ def test_a_visitor_holds_few_places(visitors, entered):
     assert [answer[0] for answer in answers] == entered
     for ok, told, state in answers:
         assert ok or (state == "queue_full" and "waiting already" in told)
+
+
+def test_a_question_without_room_is_refused_before_its_turn_is_promised():
+    line = Line()
+    line.queue += [SimpleNamespace(session_hash="a")] * PLACES
+    page = SimpleNamespace(_queue=line)
+    check_room(page, "b")
+    with pytest.raises(gr.Error, match="4 of your requests are waiting already"):
+        check_room(page, "a")
+    line.queue += [SimpleNamespace(session_hash=str(number)) for number in range(WAITING - PLACES)]
+    with pytest.raises(gr.Error, match="64 requests are waiting already"):
+        check_room(page, "b")
 
 
 def test_the_last_question_of_a_visitor_is_the_one_that_counts():

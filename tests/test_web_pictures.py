@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import struct
+import time
 import zlib
 
 import gradio as gr
@@ -14,7 +15,7 @@ from scripted_detector import ScriptedDetector
 
 from sdg.defects import Defect, DefectSet
 from sdg.web import Models, result
-from sdg.web.detect import _runner
+from sdg.web.detect import _runner, while_wanted
 from sdg.web.examples import Kept
 
 RED, BLUE = (200, 20, 20), (20, 20, 200)
@@ -158,14 +159,37 @@ def test_a_question_that_was_replaced_stops_the_model(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr("sdg.web.detect.REFRESH", 0)
     (tmp_path / "a.png").write_bytes(encoded(halves()))
-    detector, answers = Watching(), iter([True, True, True, False])
+    detector, read = Watching(), []
     run = _runner(Models(detector), Kept([]))
-    views = list(run({"path": str(tmp_path / "a.png")}, "a red house", None, lambda: next(answers)))
-    assert [sorted(view) for view in views] == [["picture", "verdict", "words"], ["words"], ["words"]]
+    asked = run({"path": str(tmp_path / "a.png")}, "slowly", None, lambda: len(read) < 2)
+    for view in asked:
+        read += ["words"] if sorted(view) == ["words"] else []
+    assert len(read) == 2
     ((_, stream),) = detector.streams
+    until = time.monotonic() + 20
+    while not stream.closed and time.monotonic() < until:  # the model's thread ends at its next word
+        time.sleep(0.01)
     assert stream.closed
     assert not stream.ended
     assert list(run({"path": str(tmp_path / "a.png")}, "clean", None, lambda: False)) == []
+
+
+def test_a_question_that_was_replaced_and_fails_leaves_the_new_one_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(encoded(halves()))
+    run = _runner(Models(ScriptedDetector()), Kept([]))
+    views = []
+    for view in run({"path": str(tmp_path / "a.png")}, "broken", None, lambda: not views):
+        views.append(view)
+    assert [sorted(view) for view in views] == [["picture", "verdict", "words"]]
+
+
+def test_the_last_view_of_a_stopped_question_says_nothing():
+    views, shown = ({"verdict": number} for number in range(9)), []
+    for view in while_wanted(views, lambda: len(shown) < 2):
+        shown.append(view)
+    assert shown == [{"verdict": 0}, {"verdict": 1}, {"verdict": gr.skip()}]
+    assert list(views) == []  # closed
 
 
 def test_large_pictures_are_sent_small():

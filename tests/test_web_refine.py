@@ -22,7 +22,7 @@ from sdg.refine.loading import load_editor
 from sdg.web import build_page, launch_options, refine_html, repair_examples
 from sdg.web.detect import sentence
 from sdg.web.examples import REPAIRED, REPAIRED_SEED
-from sdg.web.refine import OPTIONS, checked, light
+from sdg.web.refine import OPTIONS, _seed, checked, light
 from sdg.web.refine_views import chosen_halves, done_view
 
 FOUND = DefectSet((Defect((1, 2, 30, 40), "artifact", "a bent <i>wheel</i>", 55),))
@@ -175,11 +175,47 @@ def test_a_step_shows_what_was_there_before_it_and_not_only_what_it_works_on():
         ("rounds", 0, "rounds=0 must be at least 1"),
         ("min_importance", 101, "min_importance=101 is outside 1..100"),
         ("min_confidence", 1.5, "min_confidence=1.5 is outside 0..1"),
+        ("rounds", "abc", "rounds='abc' is not a whole number"),
+        ("rounds", 1.9, "rounds=1.9 is not a whole number"),
+        ("min_importance", None, "min_importance=None is not a whole number"),
+        ("min_confidence", float("nan"), "min_confidence=nan is not a number"),
     ],
 )
 def test_options_out_of_range_are_refused(name, value, words):
     with pytest.raises(ValueError, match=words):
         checked(*(OPTIONS | {name: value}).values())
+
+
+@pytest.mark.parametrize("seed", [None, [1], 2.7, -1, float("inf"), 2**31])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="seed="):
+        _seed(seed)
+
+
+def test_a_large_picture_is_shown_small_and_taken_home_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    view = done_view(refined(image=picture(LEFT, RIGHT, size=(2000, 1500))), "eye")
+    assert {Image.open(path).size for path in view["slider"]} == {(1024, 768)}
+    assert Image.open(view["path"]).size == (2000, 1500)
+    held = view["held"]
+    shown = [held.original, held.image, *(part for step in held.steps for part in (step.before, step.after))]
+    assert {part.size for part in shown} == {(1024, 768)}
+    assert {Image.open(path).size for path in chosen_halves(held, 1, True)} == {(1024, 768)}
+
+
+def test_types_are_told_in_words():
+    told = refine_html.fates(FOUND, DefectSet())
+    assert "<b>Artifact</b>" in told
+    assert "sdg-unseen" not in told
+
+
+def test_an_editor_of_one_world_says_so():
+    editor = Hand(mend)
+    editor.made_for = "microworld"
+    assert refined().settings["editor_made_for"] is None
+    page = build_page(Eye(), editor=editor)
+    (said,) = [block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "editor-world"]
+    assert "hand repairs pictures of the microworld" in said
 
 
 def test_what_zerogpu_refuses_is_told_without_its_markup():

@@ -211,6 +211,7 @@ class DefectRefiner:
         if current is not original and "icc_profile" in original.info:
             current.info["icc_profile"] = original.info["icc_profile"]  # the editor's pixels are in its colours, too
         settings = {"editor": self.editor.name, "seed": seed, **vars(self.options)}
+        settings |= {"editor_made_for": getattr(self.editor, "made_for", None)}
         settings |= {"feedback": self.options.feedback.value, "types": [t.value for t in self.options.types]}
         reason = stop or self._reason(before, found, steps)
         yield Refinement(original, text, current, before, found, tuple(steps), reason, settings)

@@ -48,6 +48,7 @@ class TinyEditor:
     """
 
     local = True
+    made_for = "microworld"
     types = (DefectType.ARTIFACT,)
     """What it can repair. To turn one object into another it would have to draw well."""
     max_spread = MAX_SPREAD

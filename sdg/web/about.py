@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import gradio as gr
 
 from sdg.defects import TIERS
@@ -26,12 +28,12 @@ faintly and marked with a question mark.
 ```python
 from gradio_client import Client, handle_file
 
-page = Client("http://127.0.0.1:7860")
+page = Client("{address}")
 answer = page.predict(handle_file("picture.png"), "a red house beside a lake", api_name="/detect")
 for defect in answer["defects"]:
     print(defect["type"], defect["box"], defect["importance"], defect["reason"])
 ```
-
+{refine}
 Detectors are scored in the same way; `against=` compares with other predictions of the same pictures.
 ```python
 report = page.predict(handle_file("predictions.jsonl"), handle_file("references.jsonl"), api_name="/evaluate")
@@ -55,7 +57,23 @@ The method is that of [Structured Defect Grounding](https://arxiv.org/abs/2606.0
 """
 
 
-def about_tab() -> None:
-    """Build the tab inside the page that is being built."""
+REFINE = """
+Repairs come back as a picture, and what was done to it.
+```python
+file, said = page.predict(handle_file("picture.png"), "a red house beside a lake", seed=0, api_name="/refine")
+print(said["reason"], said["load"])
+```
+"""
+
+
+def about_tab(repairs: bool) -> None:
+    """Build the tab inside the page that is being built.
+
+    Args:
+        repairs: the page has an editor, and so the endpoint ``/refine``.
+    """
     tiers = ", ".join(f"{name} {low}-{high}" for name, (low, high) in TIERS.items())
-    gr.Markdown(TEXT.format(tiers=tiers, full_model=FULL_MODEL), elem_classes="sdg-about")
+    # On the Hub a client knows a Space by its id.
+    address = os.environ.get("SPACE_ID") or "http://127.0.0.1:7860"
+    text = TEXT.format(tiers=tiers, full_model=FULL_MODEL, address=address, refine=REFINE if repairs else "")
+    gr.Markdown(text, elem_classes="sdg-about")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ PATIENCE = 0.2
 visitor who asks anew while it waits for that."""
 
 
-def in_background(steps: Generator[T], turn: threading.Lock) -> Generator[T | None]:
+def in_background(steps: Generator[T], turn: AbstractContextManager[Any]) -> Generator[T | None]:
     """What a generator yields, from a thread; None whenever there is nothing new for a while.
 
     Closing it ends the thread at the generator's next step. Until then ``turn`` is held, so that nobody else uses the
@@ -24,7 +24,7 @@ def in_background(steps: Generator[T], turn: threading.Lock) -> Generator[T | No
 
     Args:
         steps: the work.
-        turn: held while there is work.
+        turn: a lock or a semaphore, held while there is work.
 
     Raises:
         Exception: what the generator raises.

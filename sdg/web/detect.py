@@ -19,11 +19,12 @@ from sdg.draw import overlay
 from sdg.engines.images import ImageError, open_image
 from sdg.prompts import MAX_CAPTION
 from sdg.web import html, result
+from sdg.web.background import in_background
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
 from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Detector, Models
-from sdg.web.places import Latest, before
+from sdg.web.places import Latest, before, check_room
 from sdg.web.theme import fragment
 from sdg.web.uploads import upload
 
@@ -75,6 +76,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         return {parts[name]: value for name, value in view.items()}
 
     def begin(request: gr.Request) -> dict[Any, Any]:
+        check_room(page, request.session_hash)
         return {**named({**_nothing(), **waiting(before(page, LINE))}), question: latest.ask(request.session_hash)}
 
     def choose(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
@@ -85,18 +87,21 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         def wanted() -> bool:
             return latest.is_last(request.session_hash, question)
 
-        with closing(run(picture, caption, chosen, wanted)) as views:
-            for view in views:
-                yield named(view)
+        with closing(while_wanted(run(picture, caption, chosen, wanted), wanted)) as views:
+            yield from map(named, views)
+
+    def stopped(request: gr.Request) -> dict[Any, Any]:
+        latest.ask(request.session_hash)
+        return named({**_nothing(), **idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])})
 
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     begun = [gr.on([button.click, caption.submit], begin, None, outputs, queue=False, **hidden)]
     if examples:
         begun.append(gallery.select(choose, None, [picture, caption, *outputs], queue=False, **hidden))
-    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence. A new
-    # question is taken while one is being answered, which then ends by itself.
-    jobs = [
-        event.then(
+    # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence. Who stops or
+    # asks anew ends the question before, which looks for that: Gradio's own cancelling may lose a question.
+    for event in begun:
+        event.success(
             shown,
             [picture, caption, chosen, question],
             list(parts.values()),
@@ -105,10 +110,8 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
             **hidden,
             **queue_of(models),
         )
-        for event in begun
-    ]
     reveal([button.click, *([gallery.select] if examples else [])], "verdict")
-    stop.click(lambda: named(_stopped()), None, outputs, queue=False, cancels=jobs, **hidden)
+    stop.click(stopped, None, outputs, queue=False, **hidden)
     gr.api(_endpoint(models), api_name="detect", **queue_of(models))
 
 
@@ -179,6 +182,16 @@ def show(image: Image.Image, found: DefectSet) -> View:
     }
 
 
+def while_wanted(views: Generator[View], wanted: Callable[[], bool]) -> Generator[View]:
+    """The views of a question up to where the visitor stops it or asks anew: none comes after that of another event."""
+    with closing(views):
+        for view in views:
+            if wanted():
+                yield view
+    if not wanted():
+        yield {"verdict": gr.skip()}  # Gradio shows the last one again when a question ends
+
+
 def so_far(text: str) -> str:
     """What of a half-written answer a person reads: the think text, without the answer's JSON."""
     return text.split("<answer>")[0].replace("<think>", "").replace("</think>", "").strip()
@@ -205,10 +218,6 @@ def waiting(ahead: int) -> View:
     line = "" if not ahead else f"{ahead} request{'s are' if ahead > 1 else ' is'} before yours; your turn comes."
     said = html.verdict("busy", "Waiting", line)
     return {"verdict": said, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
-
-
-def _stopped() -> View:
-    return {**_nothing(), **idle_buttons(), "verdict": html.verdict("idle", "Stopped", IDLE[1])}
 
 
 def _runner(models: Models, kept: Kept[DefectSet]) -> Callable[..., Generator[View]]:
@@ -238,17 +247,21 @@ def _runner(models: Models, kept: Kept[DefectSet]) -> Callable[..., Generator[Vi
                 "picture": gr.update(value=result.picture(image, DefectSet()), visible=True),
                 "words": gr.update(value=html.reasoning("", "writing"), visible=True),
             }
-            with closing(answering(chosen, image, caption)) as steps:
+            with closing(in_background(answering(chosen, image, caption), models.turn)) as steps:
                 for step in steps:
                     if not wanted():
                         return
-                    if isinstance(step, DefectSet):
+                    if step is None:
+                        yield {"verdict": gr.skip()}
+                    elif isinstance(step, DefectSet):
                         if not step.parse_error:
                             kept.keep(chosen, path, caption, step)
                         yield from _told(image, step)
                     else:
                         yield {"words": html.reasoning(so_far(step), "writing")}
         except Exception as error:
+            if not wanted():
+                return
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
             yield {**_nothing(), **idle_buttons(), "verdict": failed}
@@ -289,7 +302,10 @@ def _endpoint(models: Models) -> Callable[..., dict[str, Any]]:
             reasoning, parse_error (None, or why the model's answer could not be read), raw, info.
         """
         try:
-            return answering(model, opened(image)[1], caption or "").to_json()
+            check_text(caption=caption, model=model)
+            picture = opened(image)[1]
+            with models.turn:
+                return answering(model, picture, caption or "").to_json()
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
 
@@ -309,6 +325,17 @@ def opened(picture: Any) -> tuple[Path, Image.Image]:
         return path, open_image(path)
     except ImageError as error:
         raise ImageError(str(error).replace(str(path), path.name)) from error
+
+
+def check_text(**given: Any) -> None:
+    """Refuse what a program sends in place of text.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in given.items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"{name}={value!r:.100} is not text")
 
 
 def sentence(error: Exception) -> str:

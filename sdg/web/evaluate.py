@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +19,7 @@ from sdg.draw import overlay
 from sdg.embedding import PAPER
 from sdg.engines.images import ImageError, fit, open_image
 from sdg.web import html, scores
+from sdg.web.background import in_background
 from sdg.web.example_scores import PICTURES, microworld_scores
 from sdg.web.scoring import Options, Outcome, picture_of, pictures_by_name, score
 from sdg.web.theme import fragment
@@ -24,6 +27,8 @@ from sdg.web.uploads import Upload
 
 log = logging.getLogger(__name__)
 
+TURN = threading.Lock()
+"""Held while the tab scores; a scoring that was stopped holds it until it is done."""
 EVALUATION_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "evaluation"}
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".txt"]
@@ -94,6 +99,7 @@ def evaluate_tab() -> None:
                     label="Order of coordinates in the predictions",
                 )
             button = gr.Button("Score", variant="primary", elem_id="score")
+            stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="score-stop")
             fragment("<h3>Or choose a microworld example</h3>", "or-score")
             with gr.Row(elem_id="scoring-examples"):
                 one = gr.Button("One detector", size="md", min_width=120)
@@ -113,7 +119,7 @@ def evaluate_tab() -> None:
             details = fragment("", "details", visible=False)
     files = [predictions, references, against, pictures]
     inputs = [*files, matching, ci, embedder, order]
-    outputs = [verdict, figures, downloads, as_json, as_markdown, details]
+    outputs = [verdict, figures, downloads, as_json, as_markdown, details, button, stop]
 
     # preprocess=False: the tab looks at the files itself, so that what is wrong with them is said in a sentence.
     options: dict[str, Any] = {
@@ -122,11 +128,21 @@ def evaluate_tab() -> None:
         "api_visibility": "private",
         **EVALUATION_QUEUE,
     }
-    button.click(_run, inputs, outputs, **options)
+    jobs: list[Any] = [button.click(_run, inputs, outputs, **options)]
     for choice, compared in ((one, False), (two, True)):
-        choice.click(
+        chosen = choice.click(
             _example(compared), None, files, show_progress="hidden", api_visibility="private", **EVALUATION_QUEUE
-        ).success(_run, inputs, outputs, **options)
+        )
+        jobs.append(chosen.success(_run, inputs, outputs, **options))
+    stop.click(
+        lambda: _view(html.verdict("idle", "Stopped", IDLE[1])),
+        None,
+        outputs,
+        queue=False,
+        cancels=jobs,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     gr.api(evaluate, api_name="evaluate", **EVALUATION_QUEUE)
 
 
@@ -154,28 +170,45 @@ def _run(
     embedder: str,
     order: str,
 ) -> Iterator[View]:
-    hide = gr.update(visible=False)
-    try:
-        yield html.verdict("busy", "Scoring", "Boxes are matched, then reasons compared."), hide, hide, None, None, hide
+
+    def scored() -> Generator[tuple[Outcome, str]]:
         outcome = score(predictions, references, against, Options(matching, ci, embedder, order))
-        body = details_of(outcome, _pairs(outcome, pictures))
-        with TemporaryDirectory(prefix="sdg-report-") as folder:  # the page has its own copies when it comes back here
-            data, text = Path(folder, "sdg-eval.json"), Path(folder, "sdg-eval.md")
-            data.write_text(outcome.scored.report.to_json() + "\n", encoding="utf-8")
-            text.write_text(outcome.scored.report.markdown(), encoding="utf-8")
-            show = gr.update(visible=True)
-            yield (
-                verdict_on(outcome),
-                gr.update(value=figures_of(outcome), visible=True),
-                show,
-                str(data),
-                str(text),
-                gr.update(value=body, visible=True),
-            )
+        yield outcome, details_of(outcome, _pairs(outcome, pictures))
+
+    try:
+        yield _view(html.verdict("busy", "Scoring", "Boxes are matched, then reasons compared."), busy=True)
+        with closing(in_background(scored(), TURN)) as steps:
+            for step in steps:
+                if step is None:
+                    yield tuple(gr.skip() for _ in _view(""))
+                    continue
+                outcome, body = step
+                with TemporaryDirectory(prefix="sdg-report-") as folder:  # the page copies them before it comes back
+                    data, text = Path(folder, "sdg-eval.json"), Path(folder, "sdg-eval.md")
+                    data.write_text(outcome.scored.report.to_json() + "\n", encoding="utf-8")
+                    text.write_text(outcome.scored.report.markdown(), encoding="utf-8")
+                    yield _view(verdict_on(outcome), figures_of(outcome), str(data), str(text), body)
     except Exception as error:
         message = _sentence(error)
-        yield html.verdict("failed", "This could not be scored", message), hide, hide, None, None, hide
+        yield _view(html.verdict("failed", "This could not be scored", message))
         raise gr.Error(message, title="This could not be scored", print_exception=False) from error
+
+
+def _view(
+    verdict: str, figures: str = "", as_json: str | None = None, as_markdown: str | None = None, details: str = "",
+    busy: bool = False,
+) -> View:  # fmt: skip
+    """New values of the tab's outputs; what is empty is out of sight."""
+    return (
+        verdict,
+        gr.update(value=figures, visible=bool(figures)),
+        gr.update(visible=as_json is not None),
+        as_json,
+        as_markdown,
+        gr.update(value=details, visible=bool(details)),
+        gr.update(visible=not busy),
+        gr.update(visible=busy),
+    )
 
 
 def evaluate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ def microworld_examples(n: int = 8, seed: int = 0) -> list[Example]:
 
 def _written(records: Sequence[Record]) -> list[Example]:
     folder = Path(tempfile.mkdtemp(prefix="sdg-examples-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     examples = []
     for index, record in enumerate(records, start=1):
         path = folder / f"example-{index}.png"

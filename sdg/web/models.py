@@ -86,6 +86,8 @@ class Models:
         self._load, self._keep = load or load_detector, keep
         self._kept: OrderedDict[str, Detector] = OrderedDict()
         self._loading, self._shelf = threading.Lock(), threading.Lock()
+        self.turn = threading.Semaphore(self.at_a_time)
+        """Held by whatever works on a model; who has left may hold it until the step is done."""
 
     @property
     def labels(self) -> list[str]:

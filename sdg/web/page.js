@@ -13,9 +13,7 @@
 
   const mark = (name, hit) => {
     for (const part of document.querySelectorAll(`.sdg-result [data-defect].${name}`)) part.classList.remove(name);
-    for (const result of document.querySelectorAll(`.sdg-result.has-${name}`)) result.classList.remove(`has-${name}`);
     if (!hit) return;
-    hit.result.classList.add(`has-${name}`);
     for (const part of all(hit.result, `[data-defect="${hit.number}"]`)) part.classList.add(name);
   };
 

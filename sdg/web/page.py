@@ -59,7 +59,7 @@ def build_page(
             with gr.Tab("Evaluate", id="evaluate"):
                 evaluate_tab()
             with gr.Tab("About", id="about"):
-                about_tab()
+                about_tab(editor is not None)
     bounded_queue(page)
     return page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -18,16 +19,16 @@ PLACES = 4
 def bounded_queue(page: gr.Blocks, waiting: int = WAITING, places: int = PLACES) -> None:
     """Bound the page's queue, as a whole and for every visitor.
 
-    Gradio bounds the whole only, so that a visitor's program could fill it: what a visitor holds is counted here. A
-    visitor is a session, which a browser's tab and a client have one of; requests without one are told apart by their
-    address.
+    Gradio bounds the whole only, so that one visitor could fill it: what a visitor holds is counted here. A visitor is
+    a session, which a browser's tab and a client have one of; requests without one are told apart by their address. A
+    program that invents sessions is held by the bound on the whole alone. Nobody is answered past the queue.
 
     Args:
         page: whose queue.
         waiting: requests of all visitors that may wait.
         places: requests of one visitor that may wait.
     """
-    page.queue(max_size=waiting)
+    page.queue(max_size=waiting, api_open=False)
     queue = page._queue
     push = queue.push
 
@@ -37,14 +38,36 @@ def bounded_queue(page: gr.Blocks, waiting: int = WAITING, places: int = PLACES)
                 return bool(event.session_hash == body.session_hash)
             return event.session_hash == event._id and _address(event.request) == _address(request)
 
-        line = [event for of_one in queue.event_queue_per_concurrency_id.values() for event in of_one.queue]
-        if len(line) >= waiting:
-            return False, f"{waiting} requests are waiting already: please try again in a minute.", "queue_full"
-        if sum(map(same, line)) >= places:
-            return False, f"{places} of your requests are waiting already: wait for one of them first.", "queue_full"
+        refused = _refusal(page, same, waiting, places)
+        if refused is not None:
+            return False, refused, "queue_full"
         return await push(body=body, request=request, username=username)
 
     queue.push = bounded  # type: ignore[method-assign]
+
+
+def check_room(page: gr.Blocks, visitor: str | None) -> None:
+    """Refuse a question for which the queue has no room, before the page says that its turn comes.
+
+    Args:
+        page: whose queue, bounded as it comes.
+        visitor: the session.
+
+    Raises:
+        gr.Error: in a sentence for the visitor.
+    """
+    refused = _refusal(page, lambda event: event.session_hash == visitor, WAITING, PLACES)
+    if refused is not None:
+        raise gr.Error(refused, title="The page is full", print_exception=False)
+
+
+def _refusal(page: gr.Blocks, is_mine: Callable[[Any], bool], waiting: int, places: int) -> str | None:
+    line = [event for of_one in page._queue.event_queue_per_concurrency_id.values() for event in of_one.queue]
+    if len(line) >= waiting:
+        return f"{waiting} requests are waiting already: please try again in a minute."
+    if sum(map(is_mine, line)) >= places:
+        return f"{places} of your requests are waiting already: wait for one of them first."
+    return None
 
 
 def before(page: gr.Blocks, line: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,13 +18,25 @@ from sdg.refine import DefectRefiner, Editor, Refinement, Step
 from sdg.refine.refiner import Options
 from sdg.web import html, refine_html, result
 from sdg.web.background import in_background
-from sdg.web.detect import LINE, Parts, View, idle_buttons, opened, queue_of, sentence, waiting
+from sdg.web.detect import (
+    LINE,
+    Parts,
+    View,
+    check_text,
+    idle_buttons,
+    opened,
+    queue_of,
+    sentence,
+    waiting,
+    while_wanted,
+)
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu, refining_seconds
 from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Models
-from sdg.web.places import Latest, before
+from sdg.web.places import Latest, before, check_room
 from sdg.web.refine_views import chosen_halves, done_view, going_on, nothing, saved_picture
+from sdg.web.served import WORLDS
 from sdg.web.theme import fragment
 
 MAX_CANDIDATES, MAX_ROUNDS = 8, 4
@@ -32,6 +46,9 @@ NO_EDITOR = (
     "This page has nothing to edit pictures with. Start it with `SDG_EDITOR` set to a diffusers pipeline that fills in "
     "masks or follows instructions, such as `SDG_EDITOR=black-forest-labs/FLUX.1-Fill-dev`."
 )
+
+Turn = AbstractContextManager[Any]
+"""Held while an editor works."""
 
 Work = Callable[[str | None, Image.Image, str, dict[str, Any], int], Generator[DefectSet | Step | Refinement]]
 """Repairs a picture and tells how it goes: of a model's name, picture, caption, :data:`OPTIONS` and seed."""
@@ -68,6 +85,9 @@ def refine_tab(
             caption = caption_input(
                 "What the picture should show. Without it only artifacts are looked for.", "refine-caption"
             )
+            if (world := getattr(editor, "made_for", None)) is not None:
+                said = f"{editor.name} repairs pictures of {WORLDS.get(world, world)}; in others it draws nonsense."
+                fragment(f'<p class="sdg-note">{escape(said)}</p>', "editor-world")
             button = gr.Button("Repair", variant="primary", elem_id="refine-run")
             stop = gr.Button("Stop", variant="secondary", visible=False, elem_id="refine-stop")
             if examples:
@@ -83,7 +103,8 @@ def refine_tab(
     parts |= {"held": held, "path": path}
 
     question, latest = gr.Textbox(visible=False), Latest()
-    turn = threading.Lock()  # a repair that was stopped holds it until its step is done
+    # A repair that was stopped holds it until its step is done; no editor works on two pictures at a time.
+    turn = models.turn if models.at_a_time == 1 else threading.Lock()
     work = _work(models, editor)
     run = _runner(models, work, turn, Kept(examples))
     idle = refine_html.idle(editor.local, "Stopped")
@@ -92,6 +113,7 @@ def refine_tab(
         return {parts[name]: value for name, value in view.items()}
 
     def begin(request: gr.Request) -> dict[Any, Any]:
+        check_room(page, request.session_hash)
         return {**named({**nothing(), **waiting(before(page, LINE))}), question: latest.ask(request.session_hash)}
 
     def choose(event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
@@ -113,10 +135,8 @@ def refine_tab(
             return latest.is_last(request.session_hash, question)
 
         asked = picture, caption, rounds, candidates, importance, confidence, seed, chosen
-        with closing(run(*asked, wanted)) as views:
-            for view in views:
-                if wanted():  # no view comes after that of another event
-                    yield named(view)
+        with closing(while_wanted(run(*asked, wanted), wanted)) as views:
+            yield from map(named, views)
 
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     outputs = [*parts.values(), question]
@@ -129,7 +149,7 @@ def refine_tab(
     # preprocess=False: the tab opens the file itself, so that what is no picture is refused in a sentence. Who stops or
     # asks anew ends the repair before, which looks for that: Gradio's own cancelling may lose a question.
     for event in begun:
-        event.then(
+        event.success(
             shown,
             [picture, caption, *options, seed, chosen, question],
             list(parts.values()),
@@ -185,6 +205,7 @@ def _answer_parts(editor: Editor) -> Parts:
                     buttons=["fullscreen"],
                     elem_id="refine-slider",
                 )
+                fragment(f"<figure>{result.legend()}</figure>", "refine-legend")
                 with gr.Row(elem_classes="sdg-shown-row"):
                     parts["which"] = gr.Radio(
                         [("All steps", -1)],
@@ -235,7 +256,7 @@ def _work(models: Models, editor: Editor) -> Work:
     return on_gpu(work, refining_seconds)
 
 
-def _runner(models: Models, work: Work, turn: threading.Lock, kept: Kept[Refinement]) -> Callable[..., Generator[View]]:
+def _runner(models: Models, work: Work, turn: Turn, kept: Kept[Refinement]) -> Callable[..., Generator[View]]:
     def run(
         picture: Any,
         caption: Any,
@@ -288,6 +309,8 @@ def _runner(models: Models, work: Work, turn: threading.Lock, kept: Kept[Refinem
                             "fates": gr.update(value=refine_html.fates(part), visible=True),
                         }
         except Exception as error:
+            if not wanted():
+                return
             message = sentence(error)
             failed = html.verdict("failed", "This did not work", message)
             yield {**nothing(), **idle_buttons(), "verdict": failed}
@@ -300,7 +323,7 @@ def _name(models: Models, chosen: str | None) -> str:
     return chosen or models.default
 
 
-def _endpoint(models: Models, work: Work, turn: threading.Lock) -> Callable[..., Any]:
+def _endpoint(models: Models, work: Work, turn: Turn) -> Callable[..., Any]:
     def refine(
         image: gr.FileData,
         caption: str = "",
@@ -327,6 +350,7 @@ def _endpoint(models: Models, work: Work, turn: threading.Lock) -> Callable[...,
             the picture as a PNG file, and what was done: changed, reason, load and defects before and after, steps.
         """
         try:
+            check_text(caption=caption, model=model)
             options = checked(rounds, candidates, min_importance, min_confidence)
             picture, number = opened(image)[1], _seed(seed)
             models.get(model)
@@ -343,9 +367,21 @@ def _endpoint(models: Models, work: Work, turn: threading.Lock) -> Callable[...,
 
 
 def _seed(seed: Any) -> int:
-    if seed is None or not 0 <= int(seed) < 2**31:
+    number = _number("seed", seed, whole=True)
+    if not 0 <= number < 2**31:
         raise ValueError(f"seed={seed!r} is not a whole number from 0 to {2**31 - 1}")
-    return int(seed)
+    return int(number)
+
+
+def _number(name: str, value: Any, whole: bool) -> float:
+    """What a slider or a program sends as a number.
+
+    Raises:
+        ValueError: naming the argument, where it is none.
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
+        raise ValueError(f"{name}={value!r:.100} is not a {'whole ' if whole else ''}number")
+    return value
 
 
 def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> dict[str, Any]:
@@ -354,11 +390,11 @@ def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> d
     Raises:
         ValueError: for one that is out of range, or above what the page takes.
     """
-    for name, value, most in (("rounds", rounds, MAX_ROUNDS), ("candidates", candidates, MAX_CANDIDATES)):
-        if value > most:
-            raise ValueError(f"{name}={value!r} is above {most}, the most that this page takes")
-    options: dict[str, Any] = dict(
-        zip(OPTIONS, (int(rounds), int(candidates), int(importance), float(confidence)), strict=True)
-    )
+    options: dict[str, Any] = {}
+    for (name, usual), value in zip(OPTIONS.items(), (rounds, candidates, importance, confidence), strict=True):
+        options[name] = type(usual)(_number(name, value, whole=isinstance(usual, int)))
+    for name, most in (("rounds", MAX_ROUNDS), ("candidates", MAX_CANDIDATES)):
+        if options[name] > most:
+            raise ValueError(f"{name}={options[name]} is above {most}, the most that this page takes")
     Options(**options)
     return options

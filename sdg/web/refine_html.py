@@ -147,15 +147,13 @@ def _fate(number: str, defect: Defect, fate: str) -> str:
 def _words(defect: Defect) -> str:
     reason = escape(defect.reason) or "no reason given"
     tier = f' <span class="sdg-tier {defect.tier}">{defect.tier}</span>' if defect.tier else ""
-    return f'<span class="sdg-unseen">{html.NAMES[defect.type]}: </span>{reason}{tier}'
+    swatch = f'<i class="sdg-swatch {defect.type.value}" aria-hidden="true"></i>'
+    return f"{swatch}<b>{html.NAMES[defect.type]}</b> {reason}{tier}"
 
 
 def _step(number: int, step: Step) -> str:
     kept = step.chosen is not None
-    what = "".join(
-        f'<li><i class="sdg-swatch {defect.type.value}" aria-hidden="true"></i>{_words(defect)}</li>'
-        for defect in step.defects
-    )
+    what = "".join(f"<li>{_words(defect)}</li>" for defect in step.defects)
     tries = "".join(
         f'<li class="{"kept" if i == step.chosen else "refused"}" title="{escape(c.refused or "kept")}">'
         f"{'–' if c.load is None else f'{c.load:.2f}'}</li>"

@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from PIL import Image
 
 from sdg.defects import DefectSet
 from sdg.draw import overlay
+from sdg.engines.images import fit
 from sdg.refine import Refinement, Step
 from sdg.web import html, refine_html, result
 from sdg.web.detect import View, idle_buttons
 
-SHOWN_SIDE = 512
-"""Pictures are shown at least this large."""
+SHOWN_SIDE, SHOWN_MOST = 512, 1024
+"""Pixels of the longer side that pictures are shown with, at least and at most."""
 
 
 def nothing() -> View:
@@ -71,16 +73,33 @@ def done_view(refinement: Refinement, detector: str) -> View:
             view["picture"] = gr.update(value=result.picture(refinement.original, before, doubted), visible=True)
         return view
     path = saved_picture(refinement.image)
+    held = shown_small(refinement)
     return view | {
         "compared": gr.update(visible=True),
-        "slider": compare(refinement.original, refinement.image, before, refinement.after),
+        "slider": compare(held.original, held.image, before, held.after),
         "which": gr.update(choices=names, value=-1, visible=len(refinement.steps) > 1),
         "frames": True,
         "saved": gr.update(value=path, visible=True),
         "again": gr.update(visible=True),
-        "held": refinement,
+        "held": held,
         "path": path,
     }
+
+
+def shown_small(refinement: Refinement) -> Refinement:
+    """As large as it is shown: a page holds it for an hour, and a browser loads two halves of it at every click."""
+
+    def small(step: Step) -> Step:
+        kept = None if step.kept is None else replace(step.kept, image=fit(step.after, SHOWN_MOST))
+        tried = tuple(kept if kept and i == step.chosen else c for i, c in enumerate(step.candidates))
+        return replace(step, before=fit(step.before, SHOWN_MOST), mask=None, candidates=tried)
+
+    return replace(
+        refinement,
+        original=fit(refinement.original, SHOWN_MOST),
+        image=fit(refinement.image, SHOWN_MOST),
+        steps=tuple(map(small, refinement.steps)),
+    )
 
 
 def compare(before: Image.Image, after: Image.Image, found: DefectSet, left: DefectSet) -> tuple[str, str]:
