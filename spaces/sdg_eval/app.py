@@ -8,11 +8,12 @@ import gradio as gr
 
 from sdg.web.evaluate import evaluate_tab
 from sdg.web.page import KEEP_UPLOADS, launch_options
+from sdg.web.places import bounded_queue
 
 with gr.Blocks(title="SDG-Eval", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as demo:
     gr.Markdown("# SDG-Eval\nHow well predicted defects of generated pictures agree with the true ones.")
     evaluate_tab()
-demo.queue(max_size=32)
+bounded_queue(demo, waiting=32)
 
 if __name__ == "__main__":
     demo.launch(**launch_options())
