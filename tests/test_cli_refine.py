@@ -127,6 +127,7 @@ def test_how_much_has_to_go_is_a_setting_of_the_job():
     assert run("pics", "--out", "out", "--min-gain", "1").exit_code == 0
     assert "min_gain 1.0, now 0.0" in run("pics", "--out", "out", "--min-gain", "0").stderr
     assert run("pics", "--out", "other", "--min-gain", "1.5").exit_code == 2
+    assert "min_better None, now 1.0" in run("pics", "--out", "out", "--min-gain", "1", "--min-better", "1").stderr
 
 
 def test_a_picture_that_fails_does_not_cost_the_others():

@@ -147,6 +147,40 @@ class TestSpread:
         assert spread(Image.new("RGB", (3000, 1500)), edits, mask) == pytest.approx(20 / (20 + 30))
 
 
+class TestBetter:
+    @staticmethod
+    def half_of_them(task, seed):
+        if seed % 2:
+            return mend(task)
+        pixels = np.asarray(task.image).copy()
+        pixels[np.asarray(task.mask) > 0] -= np.uint8(5)
+        return Image.fromarray(pixels)
+
+    def test_by_default_one_is_enough(self):
+        assert not refine(Hand(self.half_of_them)).after
+
+    def test_a_share_of_the_candidates_can_be_asked_for(self):
+        out = refine(Hand(self.half_of_them), min_better=0.75)
+        assert not out.changed
+        assert "2 of 4 candidates better, at least 3 have to be" in out.reason
+        assert "not better: defect load" in out.reason
+        assert not refine(Hand(self.half_of_them), min_better=0.5).after
+        assert not refine(Hand(mend), min_better=1).after
+
+    def test_what_the_editor_did_not_deliver_is_not_better(self):
+        def act(task, seed):
+            return mend(task) if seed % 2 else EditError("its safety filter refused the picture")
+
+        assert "2 of 4 candidates better, at least 4 have to be" in refine(Hand(act), min_better=1).reason
+
+    def test_an_editor_says_what_it_wants_and_the_caller_overrules_it(self):
+        hand = Hand(self.half_of_them)
+        hand.min_better = 1.0
+        assert not refine(hand).changed
+        assert refine(hand, min_better=0).changed
+        assert refine(hand).settings["min_better"] == 1.0
+
+
 class TestGain:
     class Fading(Eye):
         """What is less red matters less."""

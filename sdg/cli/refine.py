@@ -92,6 +92,15 @@ def refine(
             show_default=False,
         ),
     ] = None,
+    min_better: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of a step's candidates that have to be better; the editor's own limit.",
+            show_default=False,
+        ),
+    ] = None,
     min_similarity: Annotated[
         float,
         typer.Option(min=0, max=1, help="Least similarity outside the boxes, for editors that redraw all (SSIM)."),
@@ -137,8 +146,9 @@ def refine(
         "min_importance": min_importance,
         "min_confidence": min_confidence,
         "min_similarity": min_similarity,
-        **{k: v for k, v in {"max_spread": max_spread, "min_gain": min_gain}.items() if v is not None},
     }
+    limits = {"max_spread": max_spread, "min_gain": min_gain, "min_better": min_better}
+    options |= {name: limit for name, limit in limits.items() if limit is not None}
     settings = {"model": settled(model), "editor": settled(editor), "seed": seed, **options}
     settings |= {k: v for k, v in {"endpoint": endpoint, "editor_endpoint": editor_endpoint}.items() if v}
     settings |= {k: v for k, v in {"prompt": prompt, "editor_options": editor_options}.items() if v}

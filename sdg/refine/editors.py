@@ -62,7 +62,7 @@ class Editor(Protocol):
 
     A candidate that could not be made is an :class:`EditError` in its place; one raised means that none could.
 
-    An editor that has ``types``, ``max_spread`` or ``min_gain`` sets the default of that option of
+    An editor that has ``types``, ``max_spread``, ``min_gain`` or ``min_better`` sets the default of that option of
     :class:`~sdg.DefectRefiner`. One that knows a single world of pictures names it in ``made_for``.
     """
 

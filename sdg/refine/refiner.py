@@ -48,6 +48,7 @@ class Options:
     types: tuple[DefectType, ...] = tuple(DefectType)
     max_spread: float | None = None
     min_gain: float | None = None
+    min_better: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -64,7 +65,7 @@ class Options:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1")
         if not 1 <= self.min_importance <= 100:
             raise ValueError(f"min_importance={self.min_importance!r} is outside 1..100")
-        for name in ("min_confidence", "min_similarity", "min_gain", "max_spread"):
+        for name in ("min_confidence", "min_similarity", "max_spread", "min_gain", "min_better"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} is outside 0..1")
         if not 0 <= self.grow < 1:
@@ -107,6 +108,8 @@ class DefectRefiner:
             nothing to differ from.
         min_gain: by how much the defect load has to fall, as a share of the load of what was to be repaired, 0..1. None
             is what the editor asks for (the embedded one half; others only that it falls).
+        min_better: share of a step's candidates that have to be better before the best of them is kept, 0..1. None is
+            what the editor asks for (the embedded one all; others that one is).
         outside: also work on pictures that lie outside the detector's world, of which its answers mean little.
 
     Raises:
@@ -133,6 +136,7 @@ class DefectRefiner:
         types: Sequence[str | DefectType] | None = None,
         max_spread: float | None = None,
         min_gain: float | None = None,
+        min_better: float | None = None,
         outside: bool = False,
     ) -> None:
         self.options = Options(
@@ -146,6 +150,7 @@ class DefectRefiner:
             outside=outside,
             max_spread=max_spread,
             min_gain=min_gain,
+            min_better=min_better,
             types=tuple(DefectType) if types is None else types,  # type: ignore[arg-type]
         )
         if isinstance(editor, str):
@@ -156,7 +161,7 @@ class DefectRefiner:
             from sdg.detector import SDGDetector
 
             detector = SDGDetector.from_pretrained(detector)
-        given = {"types": types, "max_spread": max_spread, "min_gain": min_gain}
+        given = {"types": types, "max_spread": max_spread, "min_gain": min_gain, "min_better": min_better}
         asked = {name: getattr(editor, name) for name, v in given.items() if v is None and hasattr(editor, name)}
         self.options = replace(self.options, **asked)
         self.detector: Detector = detector
@@ -236,6 +241,9 @@ class DefectRefiner:
         answers = self._look([candidates[i].image for i in alive], caption)
         for i, answer in zip(alive, answers, strict=True):
             candidates[i] = replace(candidates[i], found=answer, refused=self._verdict(group, found, answer))
+        few = self._few([candidate.refused is None for candidate in candidates])
+        if few:
+            candidates = [replace(c, refused=few) if c.refused is None else c for c in candidates]
         chosen = self._best(image, candidates)
         return Step(
             number, group, task.mask, task.instruction, image, found, tuple(candidates), chosen,
@@ -301,6 +309,13 @@ class DefectRefiner:
         if load(before) - load(after) < least - 1e-9:  # all of it is all of it, however sums are rounded
             return f"hardly better: {loads}; at least {least:.2f} had to go"
         return None
+
+    def _few(self, better: Sequence[bool]) -> str | None:
+        """Why too few candidates are better; None where enough are, and where none is, which has reasons of its own."""
+        count, least = sum(better), (self.options.min_better or 0.0) * len(better)
+        if not count or count >= least - 1e-9:
+            return None
+        return f"{count} of {len(better)} candidates better, at least {least:g} have to be"
 
     def _best(self, image: Image.Image, candidates: Sequence[Candidate]) -> int | None:
         """The candidate with the least load; of those that are equal to two digits, the one that changes least."""

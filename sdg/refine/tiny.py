@@ -24,7 +24,7 @@ STRENGTHS = (0.5, 0.6)
 trained at 0.3 to 0.65; of these the two were chosen on validation pictures."""
 NOTICEABLE = 16
 """Difference of a channel, of 255, up to which an edit is taken for the autoencoder's own inaccuracy."""
-MAX_SPREAD = 0.35
+MAX_SPREAD = 0.4
 """Of candidates: chosen on validation pictures (docs/refine.md)."""
 MIN_GAIN = 0.5
 """Share of a place's load that has to go: nearly all that fell by less was harm, on validation pictures."""
@@ -54,6 +54,8 @@ class TinyEditor:
     max_spread = MAX_SPREAD
     """Where its candidates differ in more than that of what they do, too many of them are wrong."""
     min_gain = MIN_GAIN
+    min_better = 1.0
+    """All: a place that some seeds do not mend is one where the editor is not sure, on validation pictures."""
 
     def __init__(
         self, pipeline: Any, name: str = "sdg-tiny-t2i", steps: int = STEPS, strengths: Sequence[float] = STRENGTHS

@@ -114,14 +114,11 @@ def _why_not(refinement: Refinement) -> str:
     # One of those that differ in their figures only.
     refused = {re.sub(r"[\d.]+", "", c.refused): c.refused for c in reversed(tried) if c.refused and c.load is None}
     parts = []
-    if looked := [(c.load, load(step.found), step) for step in steps for c in step.candidates if c.load is not None]:
-        least, was, step = min(looked, key=lambda one: one[0] - one[1])
-        wanted = (said["min_gain"] or 0) * load(step.defects)
-        parts.append(
-            f"In none of {len(looked)} candidates did the model find {'' if least >= was else 'clearly '}less wrong: "
-            f"the best has a defect load of {least:.2f}, {was:.2f} before"
-            f"{f', and {wanted:.2f} had to go' if was - wanted < least < was else ''}."
-        )
+    looked = [(c.load - load(step.found), c) for step in steps for c in step.candidates if c.load is not None]
+    if looked:
+        _, best = min(looked, key=lambda one: one[0])
+        several = "s" * (len(looked) != 1)
+        parts.append(f"The model looked at {len(looked)} candidate{several} and took none. The best: {best.refused}.")
     if refused:
         reasons = "; ".join(list(refused.values())[:3])
         parts.append(f"{len(tried) - len(looked)} of {len(tried)} candidates could not be used: {reasons}.")
