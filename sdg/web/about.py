@@ -36,7 +36,8 @@ for defect in answer["defects"]:
 {refine}
 Detectors are scored in the same way; `against=` compares with other predictions of the same pictures.
 ```python
-report = page.predict(handle_file("predictions.jsonl"), handle_file("references.jsonl"), api_name="/evaluate")
+predictions, references = handle_file("predictions.jsonl"), handle_file("references.jsonl")
+report = page.predict(predictions, references, api_name="/evaluate")
 print(report["results"]["predictions"]["artifact/box_f1@0.5"])
 ```
 
@@ -60,7 +61,8 @@ The method is that of [Structured Defect Grounding](https://arxiv.org/abs/2606.0
 REFINE = """
 Repairs come back as a picture, and what was done to it.
 ```python
-file, said = page.predict(handle_file("picture.png"), "a red house beside a lake", seed=0, api_name="/refine")
+picture = handle_file("picture.png")
+file, said = page.predict(picture, "a red house beside a lake", seed=0, api_name="/refine")
 print(said["reason"], said["load"])
 ```
 """
