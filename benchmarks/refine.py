@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from sdg import Defect, DefectRefiner, SDGDetector, microworld
 from sdg.draw import contact_sheet
+from sdg.embedded import MANIFEST, ROOT
 from sdg.microworld.oracle import measure
 from sdg.provenance import write_result
 from sdg.records import Record
@@ -37,8 +38,9 @@ from sdg.refine.tiny import TinyEditor
 SEED = 60_000
 NOTICEABLE = 0.2
 """Rise of the mean distance over a whole picture, of 255, from which it counts."""
-ORACLE_ERROR = 0.19
-"""How far the oracle's load of artifacts lies from the true one on average, as drawn (benchmarks/oracle.py --n 300)."""
+ORACLE_ERROR = 0.190 + 0.037
+"""How far the oracle's loads of artifacts and of misalignments lie from the true ones on average, on pictures as drawn
+(``benchmarks/oracle.py --n 300``)."""
 OPTIONS: dict[str, dict[str, Any]] = {
     # From the caption alone nothing stays as it was, and no two pictures are alike: all would be refused.
     "fixed": {"min_similarity": 0.0, "max_spread": 1.0, "min_gain": 0.0, "min_better": 0.0},
@@ -121,7 +123,7 @@ def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown
 def remember(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder with lines of other settings: what is gone on with must be of one kind."""
     path = folder / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != settings:
+    if json.loads(path.read_text()) != settings if path.exists() else any(folder.glob("*.jsonl")):
         raise SystemExit(f"{folder} holds pictures of other settings ({path}): choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings, indent=1))
@@ -160,7 +162,7 @@ def summary(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
         "clean pictures": len(clean),
         "clean pictures bit-identical": share([not line["changed"] for line in clean]),
         "worse by the oracle": float(np.mean(worse["oracle"])),
-        "worse by the oracle, by more than its error": float(np.mean([rise > ORACLE_ERROR for rise in rises])),
+        "worse by the oracle, by more than its errors": float(np.mean([rise > ORACLE_ERROR for rise in rises])),
         "worse by distance": float(np.mean(worse["distance"])),
         "worse by both": float(np.mean(np.logical_and(*worse.values()))),
         "seconds a picture": float(np.mean([line["seconds"] for line in lines])),
@@ -177,11 +179,12 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="JSON: further options of DefectRefiner")
     parser.add_argument("--out", type=Path, default=Path("runs/refine"), help="folder; an interrupted run goes on")
     args = parser.parse_args()
-    of_the_run = {"split": args.split, "model": args.model, "editor": args.editor, "options": args.options}
-    remember(args.out, of_the_run)
 
     records = list(microworld.generate(args.n, SEED, args.split))
     detector, editor = SDGDetector.from_pretrained(args.model), load_editor(args.editor)
+    limits = {name: getattr(editor, name, None) for name in ("max_spread", "min_gain", "min_better")}
+    said = {"split": args.split, "model": args.model, "editor": args.editor, "options": args.options, "limits": limits}
+    remember(args.out, said | {"embedded": (ROOT / MANIFEST).read_text()})
     results = {}
     for mode in args.modes:
         options = {"feedback": mode, **OPTIONS.get(mode, {}), **args.options}

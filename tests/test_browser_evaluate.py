@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -112,6 +113,24 @@ def test_a_broken_line_is_named_and_the_figures_before_are_gone(tab):
     expect(page.get_by_test_id("toast-body")).to_contain_text("line 2")
     for trace in (".sdg-card", "#curve-part", "#report-json"):
         expect(page.locator(trace)).to_have_count(0)
+
+
+def test_stop_stops_the_scoring(tab, monkeypatch):
+    gate = threading.Event()
+
+    def slow(texts):
+        gate.wait(60)
+        return np.ones((len(texts), 2))
+
+    monkeypatch.setattr(scoring, "_loadable", lambda name: Embedder("slow", lambda: slow))
+    page = tab()
+    page.get_by_role("button", name="One detector").click()
+    page.locator("#score-stop").click()
+    expect(page.locator("#score-verdict")).to_contain_text("Stopped")
+    expect(page.locator("#score")).to_be_visible()
+    expect(page.locator("#score-stop")).to_have_count(0)
+    gate.set()
+    choose(page, "Two compared")
 
 
 def test_it_is_used_by_keyboard(tab):

@@ -190,6 +190,8 @@ def test_options_of_the_editor_reach_it_and_are_settings_of_the_job(hand, monkey
     [
         (["pics", "--editor-options", "paste"], "is not JSON"),
         (["pics", "--editor-options", "[1]"], "is not a JSON object"),
+        (["pics", "--editor-options", '{"api_key": "secret"}'], "api_key does not belong here: set SDG_API_KEY"),
+        (["pics", "--editor-options", '{"endpoint": "http://a"}'], "endpoint does not belong here"),
         (["pics", "--min-similarity", "1.5"], "--min-similarity"),
         (["pics", "--out", "pics/out"], "lies in pics, which is read"),
         (["pics", "--feedback", "loud"], "feedback='loud' is none of"),

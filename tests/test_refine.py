@@ -141,10 +141,21 @@ class TestSpread:
         assert spread(image, [image, image]) == 0
 
     def test_large_pictures_are_compared_smaller(self):
-        edits = [Image.new("RGB", (3000, 1500), (value, value, value)) for value in (0, 30, 60)]
-        mask = Image.new("L", (3000, 1500))
-        mask.paste(255, (100, 100, 2900, 1400))
-        assert spread(Image.new("RGB", (3000, 1500)), edits, mask) == pytest.approx(20 / (20 + 30))
+        def grainy(size, shift):
+            grain = (np.indices((size[1], size[0])).sum(axis=0) + shift) % 2 * 40  # smaller pictures are its mean, 20
+            return Image.fromarray(np.repeat(grain.astype(np.uint8)[..., None], 3, axis=2))
+
+        sizes = (64, 32), (2048, 1024)
+        small, large = (spread(Image.new("RGB", size), [grainy(size, 0), grainy(size, 1)]) for size in sizes)
+        assert small == pytest.approx(0.5)
+        assert large == pytest.approx(0)
+
+    def test_a_mask_of_which_nothing_is_left_when_smaller_leaves_nothing_out(self):
+        mask = Image.new("L", (3000, 3000))
+        for corner in ((1, 1), (2998, 2998)):
+            mask.putpixel(corner, 255)
+        edits = [Image.new("RGB", (3000, 3000), (value, value, value)) for value in (0, 60)]
+        assert spread(Image.new("RGB", (3000, 3000)), edits, mask) == pytest.approx(30 / (30 + 30))
 
 
 class TestBetter:
@@ -166,6 +177,8 @@ class TestBetter:
         assert "not better: defect load" in out.reason
         assert not refine(Hand(self.half_of_them), min_better=0.5).after
         assert not refine(Hand(mend), min_better=1).after
+        three = refine(Hand(self.half_of_them), picture(LEFT), rounds=1, candidates=3, min_better=0.5)
+        assert "1 of 3 candidates better, at least 2 have to be" in three.reason
 
     def test_what_the_editor_did_not_deliver_is_not_better(self):
         def act(task, seed):
@@ -280,6 +293,7 @@ def test_a_repaired_picture_keeps_its_colour_space():
     out = refine(Hand(mend), image)
     assert out.changed
     assert out.image.info["icc_profile"] == b"a profile"
+    assert out.steps[-1].after is not out.image
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -76,10 +76,10 @@ def test_a_picture_that_got_worse_is_counted():
     worse = {**same, "after": {**judged, "all": 1.0 + 2 * benchmark.NOTICEABLE, "artifact": 0.8}}
     found = benchmark.summary([same, worse])
     assert [found[f"worse by {judge}"] for judge in ("the oracle", "distance", "both")] == [0.5, 0.5, 0.5]
-    assert found["worse by the oracle, by more than its error"] == 0.5
+    assert found["worse by the oracle, by more than its errors"] == 0.5
     little = benchmark.summary([same, {**same, "after": {**judged, "artifact": 0.6}}])
     assert little["worse by the oracle"] == 0.5
-    assert little["worse by the oracle, by more than its error"] == 0
+    assert little["worse by the oracle, by more than its errors"] == 0
     assert found["oracle, artifact load removed"] == pytest.approx(-0.3)
 
 
@@ -88,3 +88,6 @@ def test_lines_of_other_settings_are_not_gone_on_with(tmp_path):
     benchmark.remember(tmp_path / "new", {"options": {}})
     with pytest.raises(SystemExit, match="choose another --out"):
         benchmark.remember(tmp_path / "new", {"options": {"max_spread": 1}})
+    (tmp_path / "boxes.jsonl").touch()
+    with pytest.raises(SystemExit, match="choose another --out"):  # nobody knows whose they are
+        benchmark.remember(tmp_path, {"options": {}})

@@ -320,11 +320,12 @@ def test_detect_reads_no_file_of_the_server(client, picture):
 
 
 def test_nobody_is_answered_past_the_queue(served, client, picture):
-    data = [handle_file(picture), "clean", ""]
-    for name in ("detect", "evaluate"):
-        answer = httpx.post(f"{served[0]}gradio_api/run/{name}", json={"data": data})
-        assert answer.status_code >= 400
-        assert "defects" not in answer.text
+    with picture.open("rb") as file:
+        (path,) = httpx.post(f"{served[0]}gradio_api/upload", files={"files": file}).json()
+    sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    answer = httpx.post(f"{served[0]}gradio_api/run/detect", json={"data": [sent, "clean", ""]})
+    assert answer.status_code == 404
+    assert "queue" in answer.text
 
 
 @pytest.mark.parametrize(("caption", "model", "named"), [({"a": 1}, "", "caption"), ("clean", 7, "model")])

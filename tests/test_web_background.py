@@ -62,6 +62,25 @@ def test_what_was_left_is_closed_in_its_thread():
     assert closed.wait(10)
 
 
+def test_who_leaves_while_waiting_does_not_go_on_waiting():
+    turn, begun = threading.Lock(), []
+
+    def work():
+        begun.append(1)
+        yield "step"
+
+    before = threading.active_count()
+    with turn:
+        steps = in_background(work(), turn)
+        assert next(steps) is None
+        steps.close()
+        until = time.monotonic() + 20
+        while threading.active_count() > before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert threading.active_count() == before
+    assert not begun
+
+
 def test_closing_ends_the_work_and_frees_the_turn():
     turn, done = threading.Lock(), []
 

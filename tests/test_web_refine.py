@@ -177,6 +177,8 @@ def test_a_step_shows_what_was_there_before_it_and_not_only_what_it_works_on():
         ("min_confidence", 1.5, "min_confidence=1.5 is outside 0..1"),
         ("rounds", "abc", "rounds='abc' is not a whole number"),
         ("rounds", 1.9, "rounds=1.9 is not a whole number"),
+        ("rounds", True, "rounds=True is not a whole number"),
+        ("rounds", 10**400, "is not a whole number"),
         ("min_importance", None, "min_importance=None is not a whole number"),
         ("min_confidence", float("nan"), "min_confidence=nan is not a number"),
     ],

@@ -25,13 +25,23 @@ if TYPE_CHECKING:
 RESULTS = "results.jsonl"
 
 
-def _json(text: str) -> dict[str, Any]:
+ELSEWHERE = {
+    "api_key": "set SDG_API_KEY",
+    "token": "set HF_TOKEN, or log in with hf auth login",
+    "endpoint": "give --editor-endpoint",
+}
+"""Options of editors that --editor-options does not take: they are kept beside the results. And what to do instead."""
+
+
+def _editor_options(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{text!r} is not a JSON object")
+    for name in ELSEWHERE.keys() & value.keys():
+        raise typer.BadParameter(f"{name} does not belong here: {ELSEWHERE[name]}")
     return value
 
 
@@ -107,7 +117,9 @@ def refine(
     ] = 0.8,
     editor_options: Annotated[
         dict[str, Any],
-        typer.Option(parser=_json, metavar="JSON", help='Further options of the editor, such as {"paste": true}.'),
+        typer.Option(
+            parser=_editor_options, metavar="JSON", help='Further options of the editor, such as {"paste": true}.'
+        ),
     ] = "{}",  # type: ignore[assignment]  # typer parses the default, too
     seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start --out anew instead of going on.")] = False,
@@ -238,7 +250,9 @@ def _refiner(detector: Any, editor: str, editor_options: dict[str, Any], options
 
     try:
         return DefectRefiner(detector, load_editor(editor, **editor_options), **options)
-    except TypeError as error:  # an option that the editor does not have
-        refuse(f"--editor-options: {error}")
+    except TypeError as error:
+        if editor_options.keys() <= {"endpoint"}:
+            raise
+        refuse(f"--editor-options: {error}")  # one that the editor does not have
     except (OSError, ValueError, ImportError) as error:
         refuse(str(error))

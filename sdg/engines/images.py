@@ -104,8 +104,17 @@ def _check_size(size: tuple[int, int], what: str) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """The picture as RGB; it keeps its colour profile where that is one of RGB."""
     if image.mode == "RGB":
         return image
+    converted = _converted(image)
+    converted.info.pop("icc_profile", None)
+    if image.mode in ("RGBA", "RGBa", "RGBX", "P", "PA") and "icc_profile" in image.info:
+        converted.info["icc_profile"] = image.info["icc_profile"]
+    return converted
+
+
+def _converted(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(np.asarray(image)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info or image.mode in ("La", "RGBa"):

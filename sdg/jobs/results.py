@@ -128,10 +128,10 @@ def files_of(path: str | Path) -> set[str]:
         with Path(path).open("rb") as file:
             for text in file:
                 with suppress(ValueError, AttributeError):
-                    named.add(json.loads(text).get("out"))
+                    named.add(str(json.loads(text).get("out")))
     except FileNotFoundError:
         pass
-    return named - {None}
+    return named
 
 
 def to_text(line: Mapping[str, Any]) -> str:

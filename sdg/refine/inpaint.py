@@ -13,7 +13,7 @@ from PIL import Image
 
 from sdg.hub import HubOptions
 from sdg.refine.editors import EditError, Task, check_not_black
-from sdg.refine.loading import Offload, edit_pipeline, short_name
+from sdg.refine.loading import Offload, edit_pipeline, short_name, tidy
 from sdg.refine.regions import Rectangle, feathered, mixed, regions, window
 
 
@@ -135,6 +135,7 @@ class InpaintEditor:
             return self._edited(task, seeds)
         except Exception as error:  # out of memory, or whatever a pipeline raises; its message is kept, not its tensors
             failure = f"{self.name} failed ({type(error).__name__}: {error})"
+        tidy(self.pipeline)
         if len(seeds) == 1:
             return [EditError(failure)]
         return [edit for seed in seeds for edit in self._some(task, [seed])]

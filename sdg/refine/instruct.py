@@ -15,7 +15,7 @@ from PIL import Image
 from sdg.engines.chat import plain
 from sdg.hub import HubOptions, brief
 from sdg.refine.editors import RIGHT_HALF, SECOND_PICTURE, EditError, Task, candidate
-from sdg.refine.loading import Offload, edit_pipeline, short_name
+from sdg.refine.loading import Offload, edit_pipeline, short_name, tidy
 
 AREA = 1024 * 1024
 """Pixels that all families were trained to draw."""
@@ -238,11 +238,8 @@ class InstructionEditor:
         return f"{self.name!r} failed: {brief(error)}"
 
     def _tidy(self) -> None:
-        """Give back what a call that broke off holds; offloaded parts would stay on the accelerator otherwise."""
         with self._turn:
-            self._pipeline.maybe_free_model_hooks()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            tidy(self._pipeline)
 
 
 def drawn_size(size: Size, area: int, multiple: int) -> Size:

@@ -120,6 +120,15 @@ def edit_pipeline(
     return pipeline
 
 
+def tidy(pipeline: Any) -> None:
+    """Give back what a call that broke off holds; offloaded parts would stay on the accelerator otherwise."""
+    free = getattr(pipeline, "maybe_free_model_hooks", None)
+    if free is not None:
+        free()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def short_name(name_or_path: str | os.PathLike[str]) -> str:
     """How results name what was loaded: a folder by its last part, a repository by its id."""
     name = os.fspath(name_or_path)

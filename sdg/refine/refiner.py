@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -214,7 +215,8 @@ class DefectRefiner:
             if not helped and number > 1:
                 break
         if current is not original and "icc_profile" in original.info:
-            current.info["icc_profile"] = original.info["icc_profile"]  # the editor's pixels are in its colours, too
+            current = current.copy()  # the editor's own picture is not ours to write on
+            current.info["icc_profile"] = original.info["icc_profile"]  # its pixels are in the same colours
         settings = {"editor": self.editor.name, "seed": seed, **vars(self.options)}
         settings |= {"editor_made_for": getattr(self.editor, "made_for", None)}
         settings |= {"feedback": self.options.feedback.value, "types": [t.value for t in self.options.types]}
@@ -312,10 +314,10 @@ class DefectRefiner:
 
     def _few(self, better: Sequence[bool]) -> str | None:
         """Why too few candidates are better; None where enough are, and where none is, which has reasons of its own."""
-        count, least = sum(better), (self.options.min_better or 0.0) * len(better)
-        if not count or count >= least - 1e-9:
+        count, least = sum(better), math.ceil((self.options.min_better or 0.0) * len(better) - 1e-9)
+        if not count or count >= least:
             return None
-        return f"{count} of {len(better)} candidates better, at least {least:g} have to be"
+        return f"{count} of {len(better)} candidates better, at least {least} have to be"
 
     def _best(self, image: Image.Image, candidates: Sequence[Candidate]) -> int | None:
         """The candidate with the least load; of those that are equal to two digits, the one that changes least."""

@@ -52,13 +52,15 @@ class Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the picture."""
+        unread = None if self.found is None else self.found.parse_error
+        looked_at = self.found is not None and unread is None
         return {
             "seed": self.seed,
             "load": self.load,
             "similarity": self.similarity,
             "refused": self.refused,
-            "defects": None if self.load is None else [defect.to_json() for defect in self.found or ()],
-            "parse_error": None if self.found is None else self.found.parse_error,
+            "defects": [defect.to_json() for defect in self.found or ()] if looked_at else None,
+            "parse_error": unread,
         }
 
 

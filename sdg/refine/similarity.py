@@ -43,6 +43,8 @@ def spread(image: Image.Image, edits: Sequence[Image.Image], mask: Image.Image |
     if mask is None or (place := mask.getbbox()) is None:
         mask, place = Image.new("L", image.size, 255), (0, 0, *image.size)
     inside = np.asarray(_small(mask.crop(place), Image.Resampling.NEAREST)) > 0
+    if not inside.any():  # a few pixels far apart
+        inside[:] = True
     before, *stacked = (np.asarray(_small(one.convert("RGB").crop(place)), dtype=np.float32) for one in (image, *edits))
     stack = np.stack(stacked)
     mean = stack.mean(axis=0)

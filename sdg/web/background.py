@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Turn(Protocol):
+    """A lock or a semaphore."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *_: Any) -> Any: ...
+
 
 PATIENCE = 0.2
 """Seconds between two signs of life. Gradio can end a generator only where it yields, and loses the next request of a
 visitor who asks anew while it waits for that."""
 
 
-def in_background(steps: Generator[T], turn: AbstractContextManager[Any]) -> Generator[T | None]:
+def in_background(steps: Generator[T], turn: Turn) -> Generator[T | None]:
     """What a generator yields, from a thread; None whenever there is nothing new for a while.
 
     Closing it ends the thread at the generator's next step. Until then ``turn`` is held, so that nobody else uses the
@@ -24,7 +34,7 @@ def in_background(steps: Generator[T], turn: AbstractContextManager[Any]) -> Gen
 
     Args:
         steps: the work.
-        turn: a lock or a semaphore, held while there is work.
+        turn: held while there is work. Who leaves while waiting for it does not go on waiting.
 
     Raises:
         Exception: what the generator raises.
@@ -33,8 +43,11 @@ def in_background(steps: Generator[T], turn: AbstractContextManager[Any]) -> Gen
     left = threading.Event()
 
     def work() -> None:
+        while not turn.acquire(timeout=PATIENCE):
+            if left.is_set():
+                return
         try:
-            with turn, closing(steps):
+            with closing(steps):
                 while not left.is_set():
                     try:
                         news.put(("step", next(steps)))
@@ -43,6 +56,8 @@ def in_background(steps: Generator[T], turn: AbstractContextManager[Any]) -> Gen
             news.put(("end", None))
         except Exception as error:
             news.put(("error", error))
+        finally:
+            turn.release()
 
     # With the context of the request, by which ZeroGPU knows the visitor.
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()

@@ -28,7 +28,7 @@ from sdg.web.uploads import Upload
 log = logging.getLogger(__name__)
 
 TURN = threading.Lock()
-"""Held while the tab scores; a scoring that was stopped holds it until it is done."""
+"""Held while something is scored; a scoring that was stopped holds it until it is done."""
 EVALUATION_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "evaluation"}
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".txt"]
@@ -133,7 +133,7 @@ def evaluate_tab() -> None:
         chosen = choice.click(
             _example(compared), None, files, show_progress="hidden", api_visibility="private", **EVALUATION_QUEUE
         )
-        jobs.append(chosen.success(_run, inputs, outputs, **options))
+        jobs += [chosen, chosen.success(_run, inputs, outputs, **options)]
     stop.click(
         lambda: _view(html.verdict("idle", "Stopped", IDLE[1])),
         None,
@@ -180,7 +180,7 @@ def _run(
         with closing(in_background(scored(), TURN)) as steps:
             for step in steps:
                 if step is None:
-                    yield tuple(gr.skip() for _ in _view(""))
+                    yield SKIP
                     continue
                 outcome, body = step
                 with TemporaryDirectory(prefix="sdg-report-") as folder:  # the page copies them before it comes back
@@ -192,6 +192,10 @@ def _run(
         message = _sentence(error)
         yield _view(html.verdict("failed", "This could not be scored", message))
         raise gr.Error(message, title="This could not be scored", print_exception=False) from error
+
+
+SKIP = (gr.skip(),) * 8
+"""A view that changes nothing."""
 
 
 def _view(
@@ -240,7 +244,8 @@ def evaluate(
         image_level, comparison (null without `against`), by, warnings, worst_images, unread.
     """
     try:
-        return score(predictions, references, against, Options(matching, ci, embedder, order, by)).to_json()
+        with TURN:
+            return score(predictions, references, against, Options(matching, ci, embedder, order, by)).to_json()
     except Exception as error:
         raise gr.Error(_sentence(error), print_exception=False) from error
 

@@ -87,7 +87,7 @@ class Models:
         self._kept: OrderedDict[str, Detector] = OrderedDict()
         self._loading, self._shelf = threading.Lock(), threading.Lock()
         self.turn = threading.Semaphore(self.at_a_time)
-        """Held by whatever works on a model; who has left may hold it until the step is done."""
+        """Held by whatever has a model of this process at work; who has left may hold it until the step is done."""
 
     @property
     def labels(self) -> list[str]:

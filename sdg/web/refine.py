@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -17,7 +16,7 @@ from sdg.defects import DefectSet, DefectType
 from sdg.refine import DefectRefiner, Editor, Refinement, Step
 from sdg.refine.refiner import Options
 from sdg.web import html, refine_html, result
-from sdg.web.background import in_background
+from sdg.web.background import Turn, in_background
 from sdg.web.detect import (
     LINE,
     Parts,
@@ -46,9 +45,6 @@ NO_EDITOR = (
     "This page has nothing to edit pictures with. Start it with `SDG_EDITOR` set to a diffusers pipeline that fills in "
     "masks or follows instructions, such as `SDG_EDITOR=black-forest-labs/FLUX.1-Fill-dev`."
 )
-
-Turn = AbstractContextManager[Any]
-"""Held while an editor works."""
 
 Work = Callable[[str | None, Image.Image, str, dict[str, Any], int], Generator[DefectSet | Step | Refinement]]
 """Repairs a picture and tells how it goes: of a model's name, picture, caption, :data:`OPTIONS` and seed."""
@@ -104,7 +100,7 @@ def refine_tab(
 
     question, latest = gr.Textbox(visible=False), Latest()
     # A repair that was stopped holds it until its step is done; no editor works on two pictures at a time.
-    turn = models.turn if models.at_a_time == 1 else threading.Lock()
+    turn: Turn = models.turn if models.at_a_time == 1 else threading.Lock()
     work = _work(models, editor)
     run = _runner(models, work, turn, Kept(examples))
     idle = refine_html.idle(editor.local, "Stopped")
@@ -379,9 +375,10 @@ def _number(name: str, value: Any, whole: bool) -> float:
     Raises:
         ValueError: naming the argument, where it is none.
     """
-    if not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53  # not of nan
+    if not number or (whole and value != int(value)):
         raise ValueError(f"{name}={value!r:.100} is not a {'whole ' if whole else ''}number")
-    return value
+    return float(value)
 
 
 def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> dict[str, Any]:
@@ -391,8 +388,9 @@ def checked(rounds: Any, candidates: Any, importance: Any, confidence: Any) -> d
         ValueError: for one that is out of range, or above what the page takes.
     """
     options: dict[str, Any] = {}
-    for (name, usual), value in zip(OPTIONS.items(), (rounds, candidates, importance, confidence), strict=True):
-        options[name] = type(usual)(_number(name, value, whole=isinstance(usual, int)))
+    for name, value in zip(OPTIONS, (rounds, candidates, importance, confidence), strict=True):
+        kind = type(OPTIONS[name])
+        options[name] = kind(_number(name, value, whole=kind is int))
     for name, most in (("rounds", MAX_ROUNDS), ("candidates", MAX_CANDIDATES)):
         if options[name] > most:
             raise ValueError(f"{name}={options[name]} is above {most}, the most that this page takes")

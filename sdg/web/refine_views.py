@@ -90,9 +90,10 @@ def shown_small(refinement: Refinement) -> Refinement:
     """As large as it is shown: a page holds it for an hour, and a browser loads two halves of it at every click."""
 
     def small(step: Step) -> Step:
-        kept = None if step.kept is None else replace(step.kept, image=fit(step.after, SHOWN_MOST))
-        tried = tuple(kept if kept and i == step.chosen else c for i, c in enumerate(step.candidates))
-        return replace(step, before=fit(step.before, SHOWN_MOST), mask=None, candidates=tried)
+        tried = list(step.candidates)
+        if step.chosen is not None:
+            tried[step.chosen] = replace(tried[step.chosen], image=fit(step.after, SHOWN_MOST))
+        return replace(step, before=fit(step.before, SHOWN_MOST), mask=None, candidates=tuple(tried))
 
     return replace(
         refinement,
