@@ -24,7 +24,7 @@ from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu
 from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Detector, Models
-from sdg.web.places import Latest, before, check_room
+from sdg.web.places import Latest, before, check_room, while_wanted
 from sdg.web.theme import fragment
 from sdg.web.uploads import upload
 
@@ -40,6 +40,9 @@ IDLE = ("Ready", "Choose a picture, write the caption that it was made from, and
 
 View = dict[str, Any]
 """New values of parts of the tab, by the part's name; parts that are not named stay as they are."""
+
+SKIP: View = {"verdict": gr.skip()}
+"""Changes nothing."""
 
 Parts = dict[str, Any]
 """The components that show an answer, by name: verdict, picture, words, table, take (the row of downloads), overlay,
@@ -87,7 +90,7 @@ def detect_tab(models: Models, examples: Sequence[Example], chosen: gr.Textbox, 
         def wanted() -> bool:
             return latest.is_last(request.session_hash, question)
 
-        with closing(while_wanted(run(picture, caption, chosen, wanted), wanted)) as views:
+        with closing(while_wanted(run(picture, caption, chosen, wanted), wanted, SKIP)) as views:
             yield from map(named, views)
 
     def stopped(request: gr.Request) -> dict[Any, Any]:
@@ -182,16 +185,6 @@ def show(image: Image.Image, found: DefectSet) -> View:
     }
 
 
-def while_wanted(views: Generator[View], wanted: Callable[[], bool]) -> Generator[View]:
-    """The views of a question up to where the visitor stops it or asks anew: none comes after that of another event."""
-    with closing(views):
-        for view in views:
-            if wanted():
-                yield view
-    if not wanted():
-        yield {"verdict": gr.skip()}  # Gradio shows the last one again when a question ends
-
-
 def so_far(text: str) -> str:
     """What of a half-written answer a person reads: the think text, without the answer's JSON."""
     return text.split("<answer>")[0].replace("<think>", "").replace("</think>", "").strip()
@@ -252,7 +245,7 @@ def _runner(models: Models, kept: Kept[DefectSet]) -> Callable[..., Generator[Vi
                     if not wanted():
                         return
                     if step is None:
-                        yield {"verdict": gr.skip()}
+                        yield SKIP
                     elif isinstance(step, DefectSet):
                         if not step.parse_error:
                             kept.keep(chosen, path, caption, step)

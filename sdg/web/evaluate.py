@@ -6,7 +6,7 @@ import base64
 import io
 import logging
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from sdg.engines.images import ImageError, fit, open_image
 from sdg.web import html, scores
 from sdg.web.background import in_background
 from sdg.web.example_scores import PICTURES, microworld_scores
+from sdg.web.places import Latest, while_wanted
 from sdg.web.scoring import Options, Outcome, picture_of, pictures_by_name, score
 from sdg.web.theme import fragment
 from sdg.web.uploads import Upload
@@ -39,6 +40,8 @@ PAIR_SIDE = 512
 """Pixels of the longer side of a picture in the list of the worst."""
 
 IDLE = ("Ready", "Drop predictions and references, one JSON object a line, or choose an example.")
+
+BUSY = ("busy", "Scoring", "Boxes are matched, then reasons compared.")
 
 FORMAT = """<details class="sdg-fold sdg-format"><summary>What the files look like</summary>
 <p>One JSON object a line. References:</p>
@@ -128,21 +131,34 @@ def evaluate_tab() -> None:
         "api_visibility": "private",
         **EVALUATION_QUEUE,
     }
-    jobs: list[Any] = [button.click(_run, inputs, outputs, **options)]
+    question, latest = gr.Textbox(visible=False), Latest()
+
+    def begin(request: gr.Request) -> tuple[Any, ...]:
+        return (*_view(html.verdict(*BUSY), busy=True), latest.ask(request.session_hash))
+
+    def shown(
+        predictions: Any, references: Any, against: Any, pictures: Any, matching: str, ci: float, embedder: str,
+        order: str, question: str, request: gr.Request,
+    ) -> Iterator[View]:  # fmt: skip
+        def wanted() -> bool:
+            return latest.is_last(request.session_hash, question)
+
+        views = _run(predictions, references, against, pictures, matching, ci, embedder, order, wanted)
+        with closing(while_wanted(views, wanted, SKIP)) as told:
+            yield from told
+
+    def stopped(request: gr.Request) -> View:
+        latest.ask(request.session_hash)
+        return _view(html.verdict("idle", "Stopped", IDLE[1]))
+
+    at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    begun = [button.click(begin, None, [*outputs, question], **at_once)]
     for choice, compared in ((one, False), (two, True)):
-        chosen = choice.click(
-            _example(compared), None, files, show_progress="hidden", api_visibility="private", **EVALUATION_QUEUE
-        )
-        jobs += [chosen, chosen.success(_run, inputs, outputs, **options)]
-    stop.click(
-        lambda: _view(html.verdict("idle", "Stopped", IDLE[1])),
-        None,
-        outputs,
-        queue=False,
-        cancels=jobs,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+        chosen = choice.click(begin, None, [*outputs, question], **at_once)
+        begun.append(chosen.success(_example(compared), None, files, **options))
+    for event in begun:
+        event.success(shown, [*inputs, question], outputs, trigger_mode="multiple", **options)
+    stop.click(stopped, None, outputs, **at_once)
     gr.api(evaluate, api_name="evaluate", **EVALUATION_QUEUE)
 
 
@@ -169,16 +185,19 @@ def _run(
     ci: float,
     embedder: str,
     order: str,
-) -> Iterator[View]:
+    wanted: Callable[[], bool] = lambda: True,
+) -> Generator[View]:
 
     def scored() -> Generator[tuple[Outcome, str]]:
         outcome = score(predictions, references, against, Options(matching, ci, embedder, order))
         yield outcome, details_of(outcome, _pairs(outcome, pictures))
 
     try:
-        yield _view(html.verdict("busy", "Scoring", "Boxes are matched, then reasons compared."), busy=True)
+        yield _view(html.verdict(*BUSY), busy=True)
         with closing(in_background(scored(), TURN)) as steps:
             for step in steps:
+                if not wanted():
+                    return
                 if step is None:
                     yield SKIP
                     continue
@@ -189,6 +208,8 @@ def _run(
                     text.write_text(outcome.scored.report.markdown(), encoding="utf-8")
                     yield _view(verdict_on(outcome), figures_of(outcome), str(data), str(text), body)
     except Exception as error:
+        if not wanted():
+            return
         message = _sentence(error)
         yield _view(html.verdict("failed", "This could not be scored", message))
         raise gr.Error(message, title="This could not be scored", print_exception=False) from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+
+T = TypeVar("T")
 
 WAITING = 64
 """Requests that may wait; the next one is told to come back."""
@@ -107,6 +110,22 @@ class Latest:
     def is_last(self, visitor: str | None, question: str) -> bool:
         """Whether that visitor has asked nothing since."""
         return self._last.get(visitor or "", question) == question
+
+
+def while_wanted(views: Generator[T], wanted: Callable[[], bool], nothing: T) -> Generator[T]:
+    """The views of a question up to where its visitor stops it or asks anew: none comes after that of another event.
+
+    Args:
+        views: closed at the end.
+        wanted: whether the question is the visitor's last one.
+        nothing: a view that changes nothing: Gradio shows the last one again when a question ends.
+    """
+    with closing(views):
+        for view in views:
+            if wanted():
+                yield view
+    if not wanted():
+        yield nothing
 
 
 def _address(request: Any) -> str | None:

@@ -17,23 +17,12 @@ from sdg.refine import DefectRefiner, Editor, Refinement, Step
 from sdg.refine.refiner import Options
 from sdg.web import html, refine_html, result
 from sdg.web.background import Turn, in_background
-from sdg.web.detect import (
-    LINE,
-    Parts,
-    View,
-    check_text,
-    idle_buttons,
-    opened,
-    queue_of,
-    sentence,
-    waiting,
-    while_wanted,
-)
+from sdg.web.detect import LINE, SKIP, Parts, View, check_text, idle_buttons, opened, queue_of, sentence, waiting
 from sdg.web.examples import Example, Kept
 from sdg.web.gpu import on_gpu, refining_seconds
 from sdg.web.inputs import caption_input, example_gallery, picture_input, reveal
 from sdg.web.models import Models
-from sdg.web.places import Latest, before, check_room
+from sdg.web.places import Latest, before, check_room, while_wanted
 from sdg.web.refine_views import chosen_halves, done_view, going_on, nothing, saved_picture
 from sdg.web.served import WORLDS
 from sdg.web.theme import fragment
@@ -131,7 +120,7 @@ def refine_tab(
             return latest.is_last(request.session_hash, question)
 
         asked = picture, caption, rounds, candidates, importance, confidence, seed, chosen
-        with closing(while_wanted(run(*asked, wanted), wanted)) as views:
+        with closing(while_wanted(run(*asked, wanted), wanted, SKIP)) as views:
             yield from map(named, views)
 
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -290,7 +279,7 @@ def _runner(models: Models, work: Work, turn: Turn, kept: Kept[Refinement]) -> C
                     if not wanted():
                         return
                     if part is None:
-                        yield {"verdict": gr.skip()}
+                        yield SKIP
                     elif isinstance(part, Refinement):
                         if plain and not part.before.parse_error:
                             kept.keep(chosen, path, caption, part)
