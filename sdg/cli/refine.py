@@ -33,6 +33,11 @@ ELSEWHERE = {
 """Options of editors that --editor-options does not take: they are kept beside the results. And what to do instead."""
 
 
+def _limit(help: str) -> Any:
+    """An option of which the editor has a limit of its own, 0..1."""
+    return typer.Option(min=0, max=1, help=f"{help}; the editor's own limit.", show_default=False)
+
+
 def _editor_options(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -84,33 +89,9 @@ def refine(
     candidates: Annotated[int, typer.Option(min=1, help="Edits of a step; the best is kept, if it is better.")] = 4,
     min_importance: Annotated[int, typer.Option(min=1, max=100, help="Leave less important defects alone.")] = 1,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave less sure defects alone.")] = 0.5,
-    max_spread: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="In how much of what they do candidates may differ; the editor's own limit.",
-            show_default=False,
-        ),
-    ] = None,
-    min_gain: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of a place's defect load that has to go; the editor's own limit.",
-            show_default=False,
-        ),
-    ] = None,
-    min_better: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of a step's candidates that have to be better; the editor's own limit.",
-            show_default=False,
-        ),
-    ] = None,
+    max_spread: Annotated[float | None, _limit("In how much of what they do candidates may differ")] = None,
+    min_gain: Annotated[float | None, _limit("Share of a place's defect load that has to go")] = None,
+    min_better: Annotated[float | None, _limit("Share of a step's candidates that have to be better")] = None,
     min_similarity: Annotated[
         float,
         typer.Option(min=0, max=1, help="Least similarity outside the boxes, for editors that redraw all (SSIM)."),
