@@ -20,7 +20,7 @@ help:
 	@echo "make clean    remove $(VENV) and caches"
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("sdg needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; choose another one with PYTHON=...") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -c 'import sys; sys.exit("sdg needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; choose another one with PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and alone: no other package's wish may then choose another build of it.

@@ -52,7 +52,6 @@ def test_a_space_is_its_card_its_app_and_the_wheel(kind, files, stub, tmp_path):
     assert not any(p.is_symlink() for p in (tmp_path / "space").iterdir())
     card = SpaceCard.load(tmp_path / "space" / "README.md").data
     assert (card.sdk, card.sdk_version, card.license) == ("gradio", metadata.version("gradio"), "apache-2.0")
-    assert kind != "demo" or card.to_dict()["python_version"] == "3.10"  # what ZeroGPU has
     assert (tmp_path / "space" / card.app_file).is_file()
     assert (tmp_path / "space" / "requirements.txt").read_text().splitlines().count(f"./{NAME}[app]") == 1
 
