@@ -238,8 +238,11 @@ class Line:
         self.event_queue_per_concurrency_id = {"detector": SimpleNamespace(queue=self.queue)}
         self._queue = self
 
+        self.max_size = WAITING
+
     def __call__(self, max_size, api_open):
         assert not api_open
+        self.max_size = max_size
         return self
 
     async def push(self, body, request, username):

@@ -203,14 +203,8 @@ def idle_buttons() -> View:
 
 
 def waiting(ahead: int) -> View:
-    """A visitor waits in the line.
-
-    Args:
-        ahead: requests that are before.
-    """
-    line = "" if not ahead else f"{ahead} request{'s are' if ahead > 1 else ' is'} before yours; your turn comes."
-    said = html.verdict("busy", "Waiting", line)
-    return {"verdict": said, "run": gr.update(visible=False), "stop": gr.update(visible=True)}
+    """A visitor waits in the line; ``ahead`` requests are before."""
+    return {"verdict": html.waiting(ahead), "run": gr.update(visible=False), "stop": gr.update(visible=True)}
 
 
 def _runner(models: Models, kept: Kept[DefectSet]) -> Callable[..., Generator[View]]:

@@ -21,7 +21,7 @@ from sdg.engines.images import ImageError, fit, open_image
 from sdg.web import html, scores
 from sdg.web.background import in_background
 from sdg.web.example_scores import PICTURES, microworld_scores
-from sdg.web.places import Latest, while_wanted
+from sdg.web.places import Latest, before, check_room, while_wanted
 from sdg.web.scoring import Options, Outcome, picture_of, pictures_by_name, score
 from sdg.web.theme import fragment
 from sdg.web.uploads import Upload
@@ -60,8 +60,12 @@ View = tuple[Any, ...]
 """Values of the tab's outputs: verdict, figures, row of downloads, JSON, Markdown, details."""
 
 
-def evaluate_tab() -> None:
-    """Build the tab inside the page that is being built."""
+def evaluate_tab(page: gr.Blocks) -> None:
+    """Build the tab inside the page that is being built.
+
+    Args:
+        page: the page itself, whose queue visitors wait in.
+    """
     with gr.Row(elem_classes="sdg-columns"):
         with gr.Column(scale=3, min_width=300, elem_classes="sdg-input"):
             predictions = _file("Predictions", "predictions")
@@ -134,7 +138,10 @@ def evaluate_tab() -> None:
     question, latest = gr.Textbox(visible=False), Latest()
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
-        return (*_view(html.verdict(*BUSY), busy=True), latest.ask(request.session_hash))
+        check_room(page, request.session_hash)
+        ahead = before(page, EVALUATION_QUEUE["concurrency_id"])
+        said = html.waiting(ahead) if ahead else html.verdict(*BUSY)
+        return (*_view(said, busy=True), latest.ask(request.session_hash))
 
     def shown(
         predictions: Any, references: Any, against: Any, pictures: Any, matching: str, ci: float, embedder: str,

@@ -53,6 +53,16 @@ def served(model: str, made_for: str, state: str = "ready") -> str:
     )
 
 
+def waiting(ahead: int) -> str:
+    """A visitor waits in the line.
+
+    Args:
+        ahead: requests that are before.
+    """
+    line = "" if not ahead else f"{ahead} request{'s are' if ahead > 1 else ' is'} before yours; your turn comes."
+    return verdict("busy", "Waiting", line)
+
+
 def notice(text: str) -> str:
     """A plain remark above the tabs; ``text`` may hold `code` in backticks."""
     return f'<aside class="sdg-notice" role="note">{icon("notice")}<p>{_with_code(text)}</p></aside>'

@@ -57,7 +57,7 @@ def build_page(
             with gr.Tab("Refine", id="refine"):
                 refine_tab(models, editor, examples, chosen, page, repairs)
             with gr.Tab("Evaluate", id="evaluate"):
-                evaluate_tab()
+                evaluate_tab(page)
             with gr.Tab("About", id="about"):
                 about_tab(editor is not None)
     bounded_queue(page)

@@ -41,7 +41,7 @@ def bounded_queue(page: gr.Blocks, waiting: int = WAITING, places: int = PLACES)
                 return bool(event.session_hash == body.session_hash)
             return event.session_hash == event._id and _address(event.request) == _address(request)
 
-        refused = _refusal(page, same, waiting, places)
+        refused = _refusal(page, same, places)
         if refused is not None:
             return False, refused, "queue_full"
         return await push(body=body, request=request, username=username)
@@ -53,20 +53,21 @@ def check_room(page: gr.Blocks, visitor: str | None) -> None:
     """Refuse a question for which the queue has no room, before the page says that its turn comes.
 
     Args:
-        page: whose queue, bounded as it comes.
+        page: whose queue.
         visitor: the session.
 
     Raises:
         gr.Error: in a sentence for the visitor.
     """
-    refused = _refusal(page, lambda event: event.session_hash == visitor, WAITING, PLACES)
+    refused = _refusal(page, lambda event: event.session_hash == visitor, PLACES)
     if refused is not None:
         raise gr.Error(refused, title="The page is full", print_exception=False)
 
 
-def _refusal(page: gr.Blocks, is_mine: Callable[[Any], bool], waiting: int, places: int) -> str | None:
+def _refusal(page: gr.Blocks, is_mine: Callable[[Any], bool], places: int) -> str | None:
     line = [event for of_one in page._queue.event_queue_per_concurrency_id.values() for event in of_one.queue]
-    if len(line) >= waiting:
+    waiting = page._queue.max_size
+    if waiting is not None and len(line) >= waiting:
         return f"{waiting} requests are waiting already: please try again in a minute."
     if sum(map(is_mine, line)) >= places:
         return f"{places} of your requests are waiting already: wait for one of them first."

@@ -12,7 +12,7 @@ from sdg.web.places import bounded_queue
 
 with gr.Blocks(title="SDG-Eval", analytics_enabled=False, delete_cache=KEEP_UPLOADS) as demo:
     gr.Markdown("# SDG-Eval\nHow well predicted defects of generated pictures agree with the true ones.")
-    evaluate_tab()
+    evaluate_tab(demo)
 bounded_queue(demo, waiting=32)
 
 if __name__ == "__main__":
