@@ -123,7 +123,8 @@ def refined(refiner: DefectRefiner, records: Sequence[Record], path: Path, shown
 def remember(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder with lines of other settings: what is gone on with must be of one kind."""
     path = folder / "settings.json"
-    if json.loads(path.read_text()) != settings if path.exists() else any(folder.glob("*.jsonl")):
+    known = path.exists() and json.loads(path.read_text()) == settings
+    if not known and (path.exists() or any(folder.glob("*.jsonl"))):
         raise SystemExit(f"{folder} holds pictures of other settings ({path}): choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings, indent=1))

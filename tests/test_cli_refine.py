@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sdg import DefectSet, cli
 from sdg.cli import shared
+from sdg.jobs.results import files_of
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,13 @@ def test_a_picture_that_comes_later_takes_no_ones_file():
         "a.png": "a-2.png",
     }
     assert Path("out/a.png").read_bytes() == deep
+
+
+def test_damaged_lines_name_no_file(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert files_of(path) == set()
+    path.write_text('{"out": "a.png"}\n{"out": [1]}\n{"out": null}\n[2]\n{"out": "b.p')
+    assert files_of(path) == {"a.png"}
 
 
 def test_other_settings_are_not_mixed_in():

@@ -123,12 +123,13 @@ class Results:
 
 def files_of(path: str | Path) -> set[str]:
     """The files that lines of results name as ``out``; damaged lines name none, nor do results that are not there."""
-    named = set()
+    named: set[str] = set()
     try:
         with Path(path).open("rb") as file:
             for text in file:
                 with suppress(ValueError, AttributeError):
-                    named.add(str(json.loads(text).get("out")))
+                    name = json.loads(text).get("out")
+                    named |= {name} if isinstance(name, str) else set()
     except FileNotFoundError:
         pass
     return named
