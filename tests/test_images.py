@@ -159,3 +159,13 @@ def test_fit_bounds_the_longer_side_and_keeps_the_aspect(width, height):
 def test_no_bytes_raise_anything_but_image_error(data, magic):
     with contextlib.suppress(ImageError):
         assert open_image(magic + data).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("RGB", True), ("RGBA", True), ("P", True), ("L", False), ("LA", False), ("CMYK", False)]
+)
+def test_a_colour_profile_is_carried_on_where_it_is_one_of_rgb(mode, kept):
+    image = Image.new("RGB", (40, 30), "teal").convert(mode)
+    image.info["icc_profile"] = b"a profile"
+    assert open_image(image).info.get("icc_profile") == (b"a profile" if kept else None)
+    assert image.info["icc_profile"] == b"a profile"
